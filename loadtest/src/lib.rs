@@ -1,1 +1,3 @@
-//! TODO
+//! What Jetway's tests and benchmarks run against: endpoints that behave, or misbehave, on request.
+
+pub mod model;
