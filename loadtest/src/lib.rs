@@ -1,3 +1,4 @@
 //! What Jetway's tests and benchmarks run against: endpoints that behave, or misbehave, on request.
 
+pub mod faults;
 pub mod model;
