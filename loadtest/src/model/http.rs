@@ -126,7 +126,7 @@ async fn complete(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: B
     });
     let reply = Reply::to(&ask, serial, body.len());
     drop(body);
-    sleep(reply.delay).await;
+    sleep(if reply.is_silent() { MAX_WAIT } else { reply.delay }).await;
     if let End::Error { status, message } = &reply.end {
         call.ended();
         return error(StatusCode::from_u16(*status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR), message);
@@ -186,7 +186,11 @@ fn key_prefix(headers: &HeaderMap) -> Option<String> {
 fn error(status: StatusCode, message: &str) -> Response {
     let kind = if status.is_server_error() { "server_error" } else { "invalid_request_error" };
     let body = json!({"error": {"message": message, "type": kind, "param": null, "code": null}});
-    (status, Json(body)).into_response()
+    let mut response = (status, Json(body)).into_response();
+    if status == StatusCode::TOO_MANY_REQUESTS || status == StatusCode::SERVICE_UNAVAILABLE {
+        response.headers_mut().insert(header::RETRY_AFTER, header::HeaderValue::from_static("1"));
+    }
+    response
 }
 
 async fn models() -> Json<serde_json::Value> {

@@ -15,8 +15,8 @@
 //! | `[[tool NAME {json}]]` | a call of tool NAME (`{}` may be left out); several make several calls in one message |
 //! | `[[then]]` | separates rounds: what follows is for the request that brings the tools' results |
 //! | `[[delay MS]]` | waits before the first byte of the answer |
-//! | `[[error STATUS MESSAGE]]` | an HTTP error with an OpenAI error body |
-//! | `[[hang]]` | nothing more, after what was said, until the client goes |
+//! | `[[error STATUS MESSAGE]]` | an HTTP error with an OpenAI error body; 429 and 503 say `Retry-After: 1` |
+//! | `[[hang]]` | nothing, or nothing more after `[[say]]` or `[[stream]]`, until the client goes |
 //! | `[[cut]]` | closes the connection in mid-stream, after what was said |
 //! | `[[usage IN OUT]]` | these token counts instead of estimates |
 //!

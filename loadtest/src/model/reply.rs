@@ -129,6 +129,11 @@ impl Reply {
         })
     }
 
+    /// Whether not even the head of the answer is sent.
+    pub(super) fn is_silent(&self) -> bool {
+        self.end == End::Hang && self.said == Said::Words(String::new())
+    }
+
     /// How long the whole answer takes when it is not streamed.
     pub(super) fn pauses(&self) -> Duration {
         match self.said {
@@ -181,7 +186,7 @@ fn text(ask: &Ask, round: &Round) -> Said {
     if let Some(said) = &round.said {
         return said.clone();
     }
-    if !round.tools.is_empty() {
+    if !round.tools.is_empty() || round.end == End::Hang {
         return Said::Words(String::new());
     }
     if !ask.results.is_empty() {
