@@ -127,6 +127,13 @@ fn char_is_alphanumeric(c: char) -> bool {
     c.is_ascii_alphanumeric()
 }
 
+/// The service user that a key acts as when no user is named. A key's alphabet is part of a user's.
+impl From<&KeyId> for UserId {
+    fn from(id: &KeyId) -> Self {
+        Self(Arc::clone(&id.0))
+    }
+}
+
 /// Who is calling: a user of a tenant.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Identity {
@@ -150,7 +157,10 @@ mod tests {
     fn alphabets() {
         assert!("a-b_9".parse::<SessionId>().is_ok());
         assert!("ada@example.com".parse::<UserId>().is_ok());
-        assert_eq!("a/b".parse::<UserId>().unwrap_err(), IdError::BadChar('/', "letters, digits and `_ - . @ +`"));
+        assert_eq!(
+            "a/b".parse::<UserId>().unwrap_err(),
+            IdError::BadChar('/', "letters, digits and `_ - . @ +`")
+        );
         assert!("a.b".parse::<SessionId>().is_err());
         assert_eq!("".parse::<TenantId>().unwrap_err(), IdError::Empty);
         assert_eq!("..".parse::<TenantId>().unwrap_err(), IdError::Reserved);

@@ -1,5 +1,37 @@
 //! What the operator wrote, parsed into validated values.
+//!
+//! [`Config::load`] reads [`Sources`]: embedded defaults, over them a TOML file, over it the environment
+//! (`JETWAY__POOL__MODE=fleet` is `pool.mode`). It reports everything that is wrong at once, each with its
+//! key path and a remedy, and refuses keys that it does not know. The result is immutable.
+//!
+//! Each section is one type in one module, whose `read` is the only place that knows its keys, defaults,
+//! ranges and relations; `reader` does the rest.
 
+pub mod auth;
+mod config;
+mod error;
 pub mod ids;
+pub mod jwt;
+pub mod keys;
+pub mod limits;
+pub mod listen;
+pub mod net;
+mod overlay;
+pub mod pool;
+mod reader;
+pub mod secret;
+mod setting;
+mod sources;
+pub mod stores;
+pub mod tenants;
+mod units;
 
+pub use auth::{Auth, AuthError, Credential};
+pub use config::{Config, Drain, Log, LogFormat, LogLevel};
+pub use error::{ConfigError, ConfigErrors};
 pub use ids::{IdError, Identity, KeyId, SessionId, TenantId, UserId};
+pub use keys::{ApiKey, KeyEntry, KeyHash, Keys};
+pub use limits::Limits;
+pub use secret::{Secret, SecretString};
+pub use sources::Sources;
+pub use units::{ByteSize, MemoryBudget};

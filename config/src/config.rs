@@ -1,0 +1,171 @@
+//! The whole configuration.
+
+use crate::{
+    auth::Auth,
+    error::{ConfigErrors, Problem},
+    ids::TenantId,
+    limits::Limits,
+    listen::Listen,
+    pool::{Pool, PoolMode},
+    reader::{self, Section},
+    setting::choice,
+    sources::Sources,
+    stores::{Directory, Locks, Redis},
+    tenants::{Surface, Tenants},
+};
+use std::time::Duration;
+use toml::Table;
+
+/// What the operator wrote, and the defaults of what they did not: valid as a whole.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Config {
+    /// Where Jetway listens.
+    pub listen: Listen,
+    /// Who may call.
+    pub auth: Auth,
+    /// What each tenant may use.
+    pub tenants: Tenants,
+    /// CLI servers.
+    pub pool: Pool,
+    /// Turn locks.
+    pub locks: Locks,
+    /// The session directory.
+    pub directory: Directory,
+    /// The Redis server.
+    pub redis: Redis,
+    /// Shutting down.
+    pub drain: Drain,
+    /// Logging.
+    pub log: Log,
+    /// Bounds.
+    pub limits: Limits,
+    effective: Table,
+}
+
+impl Config {
+    /// Reads the defaults, over them the file of `sources`, over it their environment.
+    ///
+    /// # Errors
+    ///
+    /// Everything that is wrong, at once. A bad value is never replaced by a default.
+    pub fn load(sources: &Sources) -> Result<Self, ConfigErrors> {
+        let (config, effective) = reader::read(sources, Self::read)?;
+        Ok(Self { effective, ..config })
+    }
+
+    /// The effective configuration as TOML, defaults included and secrets redacted. Apart from what is
+    /// redacted it can be loaded again, to the same effect.
+    pub fn to_toml_redacted(&self) -> String {
+        self.effective.to_string()
+    }
+
+    /// Whether the users of `tenant` may call all methods of their CLI.
+    pub fn full_surface(&self, tenant: &TenantId) -> bool {
+        match self.tenants.get(tenant).surface {
+            Surface::Auto => self.pool.mode == PoolMode::PerUser,
+            Surface::Full => true,
+            Surface::Shared => false,
+        }
+    }
+
+    fn read(root: &mut Section<'_>) -> Self {
+        let listen = root.section("listen", Listen::read);
+        let auth = root.section("auth", Auth::read);
+        let tenants = root.section("tenants", Tenants::read);
+        let pool = root.section("pool", Pool::read);
+        let locks = root.section("locks", Locks::read);
+        let directory = root.section("directory", |s| Directory::read(s, &pool.process.state_dir));
+        let redis = root.section("redis", Redis::read);
+        let drain = root.section("drain", Drain::read);
+        let log = root.section("log", Log::read);
+        let limits = root.section("limits", Limits::read);
+
+        auth.check(root, &listen);
+        check_surfaces(root, &auth, &tenants, pool.mode);
+        let effective = Table::new();
+        Self { listen, auth, tenants, pool, locks, directory, redis, drain, log, limits, effective }
+    }
+}
+
+/// On a fleet, the full surface is for a tenant that shares it with no other.
+fn check_surfaces(root: &Section<'_>, auth: &Auth, tenants: &Tenants, mode: PoolMode) {
+    if mode != PoolMode::Fleet {
+        return;
+    }
+    let alone = |tenant: &TenantId| {
+        auth.jwt.is_none() && !auth.anonymous && auth.keys.iter().all(|key| key.tenant == *tenant)
+    };
+    let remedy = "write \"auto\" or \"shared\", or use pool.mode = \"per-user\"";
+    root.relate(&["tenants.default.surface", "pool.mode"], tenants.default.surface != Surface::Full, || {
+        Problem::new("\"full\" would let any tenant into the sessions of the others on the fleet", remedy)
+    });
+    // What is inherited has been refused already, at its origin.
+    let own = tenants.named.iter().filter(|_| tenants.default.surface != Surface::Full);
+    for (name, _) in own.filter(|(name, tenant)| tenant.surface == Surface::Full && !alone(name)) {
+        let key = reader::join(&reader::join("tenants", name.as_str()), "surface");
+        root.relate(&[&key, "pool.mode", "auth"], false, || {
+            Problem::new(
+                "\"full\" is for a tenant that has the fleet for itself, and others may call too",
+                remedy,
+            )
+        });
+    }
+}
+
+/// Shutting down, `[drain]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Drain {
+    /// How long running turns are waited for.
+    pub timeout: Duration,
+}
+
+impl Drain {
+    fn read(s: &mut Section<'_>) -> Self {
+        let seconds = Duration::from_secs;
+        Self { timeout: s.get_in("timeout", seconds(30), seconds(0)..=seconds(3600)) }
+    }
+}
+
+choice! {
+    /// How log lines are written.
+    LogFormat {
+        /// For people on a terminal, else JSON.
+        Auto = "auto",
+        /// For people.
+        Human = "human",
+        /// One JSON object a line.
+        Json = "json",
+    }
+}
+
+choice! {
+    /// The least important lines that are logged.
+    LogLevel {
+        /// Something is lost.
+        Error = "error",
+        /// Something is wrong.
+        Warn = "warn",
+        /// Something changed.
+        Info = "info",
+        /// What led to it.
+        Debug = "debug",
+        /// Everything.
+        Trace = "trace",
+    }
+}
+
+/// Logging, `[log]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Log {
+    /// How lines are written.
+    pub format: LogFormat,
+    /// The least important lines.
+    pub level: LogLevel,
+}
+
+impl Log {
+    fn read(s: &mut Section<'_>) -> Self {
+        Self { format: s.get("format", LogFormat::Auto), level: s.get("level", LogLevel::Info) }
+    }
+}

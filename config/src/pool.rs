@@ -1,0 +1,263 @@
+//! CLI servers: spawned ones, a fleet, their health and recycling.
+
+use crate::{
+    error::Problem,
+    net::HostPort,
+    reader::Section,
+    secret::{self, SecretString},
+    setting::{Setting, Text, choice, shown},
+    units::{ByteSize, MemoryBudget},
+};
+use std::{path::PathBuf, time::Duration};
+use toml::Value;
+
+choice! {
+    /// Where a user's sessions live.
+    PoolMode {
+        /// In a CLI process of the user's own.
+        PerUser = "per-user",
+        /// On a fleet of CLI servers that run already.
+        Fleet = "fleet",
+    }
+}
+
+/// `[pool]`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Pool {
+    /// Where a user's sessions live.
+    pub mode: PoolMode,
+    /// Live sessions per CLI server; the least recently used idle one makes room.
+    pub max_active_sessions: usize,
+    /// How CLI processes are started and kept, in per-user mode.
+    pub process: Process,
+    /// The CLI servers that run already; not empty in fleet mode.
+    pub fleet: Vec<Backend>,
+    /// When a CLI server is replaced by a fresh one.
+    pub recycle: Recycle,
+    /// How CLI servers are watched.
+    pub health: Health,
+}
+
+impl Pool {
+    pub(crate) fn read(s: &mut Section<'_>) -> Self {
+        let pool = Self {
+            mode: s.get("mode", PoolMode::PerUser),
+            max_active_sessions: s.get_in("max_active_sessions", 50, 1..=100_000),
+            process: s.section("process", Process::read),
+            fleet: s.sections("fleet", Backend::read).into_iter().flatten().collect(),
+            recycle: s.section("recycle", Recycle::read),
+            health: s.section("health", Health::read),
+        };
+        s.unavailable(
+            "kubernetes",
+            "run CLI servers with [pool.process], or list running ones as [[pool.fleet]]",
+        );
+        pool.check(s);
+        pool
+    }
+
+    fn check(&self, s: &Section<'_>) {
+        let served = self.mode != PoolMode::Fleet || !self.fleet.is_empty();
+        s.relate(&["fleet", "mode"], served, || {
+            Problem::new(
+                "is empty, and pool.mode is \"fleet\"",
+                "add a [[pool.fleet]] entry for each CLI server",
+            )
+        });
+        for (i, backend) in self.fleet.iter().enumerate() {
+            let first = self.fleet[..i].iter().position(|other| other.address == backend.address);
+            s.relate(&["fleet"], first.is_none(), || {
+                Problem::new(format!("{} is listed twice", backend.address), "remove one of the entries")
+            });
+        }
+    }
+}
+
+/// `[pool.process]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Process {
+    /// What is started.
+    pub command: Command,
+    /// Users' state is kept in `<state_dir>/<tenant>/<user>`; relative to the working directory.
+    pub state_dir: PathBuf,
+    /// Processes on this host; the least recently used idle one makes room, its state kept.
+    pub max_processes: usize,
+    /// Memory for all spawned CLIs together.
+    pub memory_budget: MemoryBudget,
+    /// How long a process without work is left running.
+    pub idle_timeout: Duration,
+    /// What users' processes are walled in with.
+    pub sandbox: Sandbox,
+    /// How long a process may take until it listens.
+    pub start_timeout: Duration,
+}
+
+choice! {
+    /// What users' processes are walled in with.
+    Sandbox {
+        /// Bubblewrap if it works on this host.
+        Auto = "auto",
+        /// Bubblewrap; without it nothing is started.
+        Bwrap = "bwrap",
+        /// Nothing.
+        None = "none",
+    }
+}
+
+impl Process {
+    fn read(s: &mut Section<'_>) -> Self {
+        let seconds = Duration::from_secs;
+        Self {
+            command: s.get("command", Command::Auto),
+            state_dir: s.get("state_dir", "./jetway-state".into()),
+            max_processes: s.get_in("max_processes", 500, 1..=100_000),
+            memory_budget: s.get("memory_budget", MemoryBudget::Percent(50)),
+            idle_timeout: s.get_in("idle_timeout", seconds(15 * 60), seconds(1)..=seconds(7 * 86_400)),
+            sandbox: s.get("sandbox", Sandbox::Auto),
+            start_timeout: s.get_in("start_timeout", seconds(10), seconds(1)..=seconds(600)),
+        }
+    }
+}
+
+/// What is started as a CLI.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Command {
+    /// `copilot-runtime` if it is found, else `copilot`.
+    Auto,
+    /// A program and its first arguments.
+    Program {
+        /// The program: a path, or a name to be looked up in `PATH`.
+        program: String,
+        /// Arguments that stand before Jetway's own.
+        args: Vec<String>,
+    },
+}
+
+impl Setting for Command {
+    fn read(value: &Value) -> Result<Self, Problem> {
+        let words = match value {
+            Value::String(text) if text == "auto" => return Ok(Self::Auto),
+            Value::Array(items) => items.iter().map(|item| item.as_str().map(str::to_owned)).collect(),
+            _ => None,
+        };
+        let mut words = words.unwrap_or_else(Vec::new).into_iter();
+        match words.next().filter(|program| !program.is_empty()) {
+            Some(program) => Ok(Self::Program { program, args: words.collect() }),
+            None => Err(Problem::new(
+                format!("{} is not a command", shown(value)),
+                r#"write "auto", or a list of the program and its arguments such as ["node", "copilot.js"]"#,
+            )),
+        }
+    }
+
+    fn write(&self) -> Value {
+        match self {
+            Self::Auto => "auto".into(),
+            Self::Program { program, args } => Value::Array(
+                [program].into_iter().chain(args).map(|word| Value::from(word.as_str())).collect(),
+            ),
+        }
+    }
+}
+
+/// A CLI server that runs already, `[[pool.fleet]]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Backend {
+    /// Where it listens.
+    pub address: HostPort,
+    /// Its connection token, from the variable that `token_env` names.
+    pub token: Option<SecretString>,
+    /// Its share of the sessions, 1 to 100.
+    pub weight: u32,
+    /// The state directory that it shares with the servers of the same name; `None` shares with none.
+    pub state: Option<StateName>,
+}
+
+impl Backend {
+    fn read(s: &mut Section<'_>) -> Option<Self> {
+        let address = s.required("address");
+        let token = secret::from_variable(s, "token_env");
+        let weight = s.get_in("weight", 1, 1..=100);
+        let state = s.optional("state");
+        Some(Self { address: address?, token, weight, state })
+    }
+}
+
+/// A name for a state directory that several CLI servers share.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct StateName(String);
+
+impl StateName {
+    /// The name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Text for StateName {
+    fn parse_text(text: &str) -> Result<Self, Problem> {
+        String::parse_text(text).map(Self)
+    }
+
+    fn text(&self) -> String {
+        self.0.clone()
+    }
+
+    const WHAT: &'static str = "a name";
+    const REMEDY: &'static str = "write one, in quotes";
+}
+
+/// When a CLI server is replaced by a fresh one, `[pool.recycle]`. What is not given does not count.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Recycle {
+    /// Running for so long.
+    pub max_age: Option<Duration>,
+    /// Having served so many sessions.
+    pub max_sessions: Option<u64>,
+    /// Using so much memory: a CLI gives little back.
+    pub max_rss: Option<ByteSize>,
+    /// Answering slower than at first by this factor, more than 1.
+    pub latency_factor: Option<f64>,
+}
+
+impl Recycle {
+    fn read(s: &mut Section<'_>) -> Self {
+        let age = Duration::from_secs(60)..=Duration::from_secs(365 * 86_400);
+        Self {
+            max_age: s.optional_in("max_age", age),
+            max_sessions: s.optional_in("max_sessions", 1..=1_000_000_000),
+            max_rss: s.optional_in("max_rss", ByteSize(64 << 20)..=ByteSize(1 << 40)),
+            latency_factor: s.optional_in("latency_factor", 1.1..=1000.0),
+        }
+    }
+}
+
+/// How CLI servers are watched, `[pool.health]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Health {
+    /// From one probe to the next.
+    pub interval: Duration,
+    /// How long a probe waits for its answer.
+    pub timeout: Duration,
+    /// Probes that fail in a row before a server counts as down.
+    pub failures: u32,
+    /// How long a server that was down is left alone before it is tried again.
+    pub cooldown: Duration,
+}
+
+impl Health {
+    fn read(s: &mut Section<'_>) -> Self {
+        let millis = Duration::from_millis;
+        let health = Self {
+            interval: s.get_in("interval", millis(2_000), millis(100)..=millis(600_000)),
+            timeout: s.get_in("timeout", millis(1_000), millis(10)..=millis(60_000)),
+            failures: s.get_in("failures", 3, 1..=100),
+            cooldown: s.get_in("cooldown", millis(5_000), millis(0)..=millis(3_600_000)),
+        };
+        s.relate(&["timeout", "interval"], health.timeout <= health.interval, || {
+            let what = format!("is longer than pool.health.interval, {}", health.interval.text());
+            Problem::new(what, "make it at most as long, so that probes do not overlap")
+        });
+        health
+    }
+}
