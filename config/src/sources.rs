@@ -108,6 +108,20 @@ mod tests {
     }
 
     #[test]
+    fn what_is_not_utf8_is_refused_rather_than_mended() {
+        use std::os::unix::ffi::OsStringExt;
+        let garbled = OsString::from_vec(b"\xffcanary".to_vec());
+        let mut sources = Sources::fixed("[[pool.fleet]]\naddress = 'a:1'\ntoken_env = 'TOKEN'", &[]);
+        sources.env.insert("JETWAY__LOCKS__TTL".to_owned(), garbled.clone());
+        sources.env.insert("TOKEN".to_owned(), garbled);
+        assert_eq!(
+            crate::Config::load(&sources).unwrap_err().to_string(),
+            "error: locks.ttl (set by JETWAY__LOCKS__TTL): its value is not UTF-8; set it to plain text\n\
+             error: pool.fleet[0].token_env: the environment variable TOKEN is not UTF-8; set it to plain text"
+        );
+    }
+
+    #[test]
     fn a_named_file_must_exist() {
         let missing = Sources::system(Some(Path::new("/nonexistent/jetway.toml")));
         let error = missing.config_file().unwrap_err().to_string();
