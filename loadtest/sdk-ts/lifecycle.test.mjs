@@ -1,7 +1,5 @@
 // Lifecycle events of a client's own sessions.
 
-import assert from "node:assert/strict";
-
 import { conformance, say, until } from "./harness.mjs";
 
 conformance("lifecycle", {
@@ -14,8 +12,7 @@ conformance("lifecycle", {
     await say(session, "hello");
     await client.deleteSession(session.sessionId);
     await until(() => own().includes("session.deleted"), () => `session.deleted among ${own()}`);
-    assert.equal(own()[0], "session.created");
-    return [...new Set(own())];
+    return [...new Set(own())].sort();
   },
 
   "one type only": async (t) => {

@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 
 import { waitingTool } from "./fixtures.mjs";
-import { conformance, refusal, say, until } from "./harness.mjs";
+import { conformance, refusal, say } from "./harness.mjs";
 import { lines } from "./transcript.mjs";
 
 conformance("sessions", {
@@ -101,23 +101,19 @@ conformance("sessions", {
     assert.match(await refusal(t.resume(client, config)), /not found/i);
   },
 
-  "suspended in a tool call, and continued by the next client": async (t) => {
+  "suspended in a tool call, which the next client answers by its old id": async (t) => {
     const before = waitingTool();
     const client = await t.client();
-    const { session, config } = await t.session(client, { tools: [before.tool] });
+    const { session, recorder, config } = await t.session(client, { tools: [before.tool] });
     await session.send({ prompt: "[[tool wait]]" });
-    await before.called;
+    const { requestId } = (await recorder.seen("external_tool.requested")).data;
     await session.rpc.suspend();
     await client.forceStop();
-    const after = waitingTool();
-    const again = await t.resume(await t.client(), config, { tools: [after.tool], continuePendingWork: true });
-    const pending = await Promise.race([
-      after.called.then(() => "called again"),
-      until(() => again.recorder.of("session.idle")[0], "idle", 1500).then(() => "idle", () => "still pending"),
-    ]);
-    after.release("from the second client");
-    if (pending !== "still pending") await again.recorder.settled();
-    return { pending, lines: again.recorder.lines() };
+    const again = await t.resume(await t.client(), config, { tools: [], continuePendingWork: true });
+    const result = await again.session.rpc.tools.handlePendingToolCall({ requestId, result: "late result" });
+    const last = await again.recorder.seen("assistant.message");
+    await again.recorder.seen("session.idle");
+    return { result, answer: last.data.content };
   },
 
   "without continuePendingWork a pending call is closed": async (t) => {
@@ -133,27 +129,12 @@ conformance("sessions", {
     return { answer, events: lines(await again.session.getEvents()) };
   },
 
-  "a pending call is answered by its old id": async (t) => {
-    const before = waitingTool();
-    const client = await t.client();
-    const { session, recorder, config } = await t.session(client, { tools: [before.tool] });
-    await session.send({ prompt: "[[tool wait]]" });
-    const { requestId } = (await recorder.seen("external_tool.requested")).data;
-    await session.rpc.suspend();
-    await client.forceStop();
-    const again = await t.resume(await t.client(), config, { tools: [], continuePendingWork: true });
-    const result = await again.session.rpc.tools.handlePendingToolCall({ requestId, result: "late result" });
-    const last = await again.recorder.seen("assistant.message");
-    await again.recorder.seen("session.idle");
-    return { result, answer: last.data.content };
-  },
-
   "a lost connection ends the turn, the session lives": async (t) => {
     const client = await t.client();
     const { session, recorder, config } = await t.session(client);
     await say(session, "before");
     await session.send({ prompt: "[[stream 1000 10 20]]" });
-    await recorder.seen("assistant.message_delta", 3);
+    await recorder.seen("assistant.message_delta", 8);
     await client.forceStop();
     const again = await t.resume(await t.client(), config);
     const answer = await say(again.session, "history");

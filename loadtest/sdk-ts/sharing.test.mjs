@@ -77,7 +77,7 @@ conformance("sharing", {
   "either can abort": async (t) => {
     const { one, two } = await pair(t);
     await one.session.send({ prompt: "[[stream 1000 10 20]]" });
-    await one.recorder.seen("assistant.message_delta", 3);
+    await one.recorder.seen("assistant.message_delta", 8);
     await two.session.abort();
     await one.recorder.seen("abort");
     await one.recorder.seen("session.idle", 2);
