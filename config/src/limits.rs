@@ -34,10 +34,6 @@ pub const LOG_LINE_BYTES: usize = 8 << 10;
 /// port that it listens on).
 pub const CLI_OUTPUT_LINE_BYTES: usize = 8 << 10;
 
-/// The smallest `limits.outbound_buffer`, in bytes: a relay reads up to 64 KiB at once, and what it has read
-/// must fit.
-const SMALLEST_OUTBOUND_BUFFER: usize = 64 << 10;
-
 /// The smallest `limits.max_frame`, in bytes: session options with tools and a system prompt take tens of
 /// KiB, an event with a file's content hundreds.
 const SMALLEST_MAX_FRAME: usize = 1 << 20;
@@ -56,12 +52,10 @@ pub struct Limits {
     pub max_in_flight: usize,
     /// Sessions open on one connection: bounds the map from which its notifications are filtered.
     pub max_sessions_per_connection: usize,
-    /// Bytes waiting for one client that reads slowly, before its CLI is no longer read for it.
-    pub outbound_buffer: usize,
     /// How long a connection may stay silent before it has authenticated.
     pub handshake_timeout: Duration,
-    /// How long a frame or a request head may take from its first byte to its last 64 KiB: slow drips
-    /// hold a connection for no longer.
+    /// How long a frame or a request head may take without bringing 16 KiB more: slow drips hold a
+    /// connection for no longer.
     pub partial_frame_timeout: Duration,
     /// How long a write to a client may make no progress before the client counts as gone.
     pub stalled_write_timeout: Duration,
@@ -77,9 +71,8 @@ impl Default for Limits {
             max_connections: 20_000,
             max_in_flight: 1024,
             max_sessions_per_connection: 256,
-            outbound_buffer: 1 << 20,
             handshake_timeout: Duration::from_secs(5),
-            partial_frame_timeout: Duration::from_secs(10),
+            partial_frame_timeout: Duration::from_secs(8),
             stalled_write_timeout: Duration::from_secs(30),
             cli_start_attempts: 3,
         }
@@ -99,12 +92,6 @@ impl Limits {
                 "max_sessions_per_connection",
                 d.max_sessions_per_connection,
                 1..=10_000,
-            ),
-            outbound_buffer: bytes(
-                s,
-                "outbound_buffer",
-                d.outbound_buffer,
-                SMALLEST_OUTBOUND_BUFFER..=64 << 20,
             ),
             handshake_timeout: s.get_in("handshake_timeout", d.handshake_timeout, timeout.clone()),
             partial_frame_timeout: s.get_in(

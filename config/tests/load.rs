@@ -104,7 +104,6 @@ max_http_body = "8MiB"
 max_connections = 1000
 max_in_flight = 64
 max_sessions_per_connection = 32
-outbound_buffer = "256KiB"
 handshake_timeout = "2s"
 partial_frame_timeout = "3s"
 stalled_write_timeout = "4s"
@@ -160,7 +159,6 @@ fn a_file_may_say_everything() {
     assert_eq!(config.pool.fleet[0].state.as_ref().unwrap().as_str(), "shared-a");
     assert_eq!(config.pool.fleet[1].address.to_string(), "[fd00::1]:4321");
     assert_eq!(config.pool.recycle.max_rss.unwrap().0, 1_500_000_000);
-    assert_eq!(config.limits.outbound_buffer, 256 << 10);
     assert!(!config.full_surface(&tenant("anybody")));
 }
 

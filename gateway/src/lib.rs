@@ -1,1 +1,13 @@
-//! TODO
+//! The Jetway gateway: what `main` wires together, and what tests run in-process.
+
+mod admin;
+pub mod app;
+mod drain;
+pub mod metrics;
+mod net;
+mod rescue;
+mod sdk;
+mod sessions;
+mod stack;
+
+pub use app::{Addresses, App, StartError};

@@ -195,35 +195,80 @@ impl<'a> Envelope<'a> {
 
     /// Appends it as a frame, under another id. A notification has none and goes as it is.
     pub fn write_as(&self, id: &Id, out: &mut Vec<u8>) {
-        self.write_parts(id, self.body.len()..self.body.len(), &[], out);
+        write_edited(self.body, (!self.id_at.is_empty()).then_some((&self.id_at, id)), out);
     }
 
-    /// Appends it as a frame, under another id and with the bytes at `hole` replaced by `patch`.
+    /// The request on its own, to be kept beyond the read that brought it; `None` if it is none.
+    pub fn to_request(&self) -> Option<Request> {
+        let Kind::Request { id, params, .. } = &self.kind else { return None };
+        let params_at = params.filter(|p| p.is_object()).map(|p| span(self.body, p.text()));
+        Some(Request { body: self.body.into(), id: id.clone(), id_at: self.id_at.clone(), params_at })
+    }
+}
+
+/// A client's request. What is sent on is its bytes, with the id exchanged and at most one value put in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Request {
+    body: Box<[u8]>,
+    id: Id,
+    id_at: Range<usize>,
+    params_at: Option<Range<usize>>,
+}
+
+impl Request {
+    /// The client's own id for it.
+    pub fn id(&self) -> &Id {
+        &self.id
+    }
+
+    /// Its params, if it has an object of them.
+    pub fn params(&self) -> Option<Value<'_>> {
+        self.params_at.clone().map(|at| Value::new(&self.body[at]))
+    }
+
+    /// Bytes of its body.
+    pub fn len(&self) -> usize {
+        self.body.len()
+    }
+
+    /// Never: a request has at least a method.
+    pub fn is_empty(&self) -> bool {
+        self.body.is_empty()
+    }
+
+    /// Appends it as a frame, under another id.
+    pub fn write_as(&self, id: &Id, out: &mut Vec<u8>) {
+        write_edited(&self.body, Some((&self.id_at, id)), out);
+    }
+
+    /// Puts a first member into its params. It must not have one of that name; `value` must be JSON.
     ///
-    /// `hole` must lie within the params; see [`Envelope::place`].
-    pub fn write_patched(&self, id: &Id, hole: Range<usize>, patch: &[u8], out: &mut Vec<u8>) {
-        self.write_parts(id, hole, patch, out);
-    }
-
-    fn write_parts(&self, id: &Id, hole: Range<usize>, patch: &[u8], out: &mut Vec<u8>) {
-        let mut new_id = Vec::with_capacity(20);
-        if !self.id_at.is_empty() {
-            id.write(&mut new_id);
+    /// Returns whether there were params to put it into.
+    pub fn insert(&mut self, name: &str, value: &[u8]) -> bool {
+        let Some(at) = self.params_at.clone() else { return false };
+        let mut member = Vec::with_capacity(name.len() + value.len() + 4);
+        json::write_str(&mut member, name);
+        member.push(b':');
+        member.extend_from_slice(value);
+        if Value::new(&self.body[at.clone()]).members().next().is_some() {
+            member.push(b',');
         }
-        let (body, id_at) = (self.body, self.id_at.clone());
-        if hole.start >= id_at.end {
-            let between = &body[id_at.end..hole.start];
-            frame::write(out, &[&body[..id_at.start], &new_id, between, patch, &body[hole.end..]]);
-        } else {
-            let between = &body[hole.end..id_at.start];
-            frame::write(out, &[&body[..hole.start], patch, between, &new_id, &body[id_at.end..]]);
+        let mut body = std::mem::take(&mut self.body).into_vec();
+        body.splice(at.start + 1..at.start + 1, member.iter().copied());
+        self.body = body.into();
+        self.params_at = Some(at.start..at.end + member.len());
+        if self.id_at.start > at.start {
+            self.id_at = self.id_at.start + member.len()..self.id_at.end + member.len();
         }
+        true
     }
+}
 
-    /// Where in the body a value found in it stands.
-    pub fn place(&self, value: Value<'a>) -> Range<usize> {
-        span(self.body, value.text())
-    }
+fn write_edited(body: &[u8], id: Option<(&Range<usize>, &Id)>, out: &mut Vec<u8>) {
+    let Some((at, id)) = id else { return frame::write(out, &[body]) };
+    let mut text = Vec::with_capacity(20);
+    id.write(&mut text);
+    frame::write(out, &[&body[..at.start], &text, &body[at.end..]]);
 }
 
 /// Where `part`, a slice of `whole`, stands in it.
@@ -239,6 +284,15 @@ pub fn write_result(out: &mut Vec<u8>, id: &Id, result: &[u8]) {
     id.write(&mut head);
     head.extend_from_slice(br#","result":"#);
     frame::write(out, &[&head, result, b"}"]);
+}
+
+/// Appends a reply with an error that is JSON already.
+pub fn write_failure(out: &mut Vec<u8>, id: &Id, error: &[u8]) {
+    let mut head = Vec::with_capacity(64);
+    head.extend_from_slice(br#"{"jsonrpc":"2.0","id":"#);
+    id.write(&mut head);
+    head.extend_from_slice(br#","error":"#);
+    frame::write(out, &[&head, error, b"}"]);
 }
 
 /// Appends a reply with an error; `data` must be JSON. Without an id it is `null`, as for bytes that had none.
@@ -352,18 +406,23 @@ mod tests {
     }
 
     #[test]
-    fn patches_on_either_side_of_the_id() {
-        for text in [
-            r#"{"jsonrpc":"2.0","id":1,"params":{"token":"t"},"method":"connect"}"#,
-            r#"{"jsonrpc":"2.0","params":{"token":"t"},"id":1,"method":"connect"}"#,
+    fn a_member_is_put_in_on_either_side_of_the_id() {
+        for (text, expected) in [
+            (
+                r#"{"jsonrpc":"2.0","id":1,"method":"m","params":{"a":1}}"#,
+                r#"{"jsonrpc":"2.0","id":22,"method":"m","params":{"s":"x","a":1}}"#,
+            ),
+            (
+                r#"{"jsonrpc":"2.0","params":{ },"id":1,"method":"m"}"#,
+                r#"{"jsonrpc":"2.0","params":{"s":"x" },"id":22,"method":"m"}"#,
+            ),
         ] {
-            let e = strict(text).unwrap();
-            let Kind::Request { params: Some(params), .. } = &e.kind else { panic!() };
-            let hole = e.place(params.get("token").unwrap());
+            let mut request = strict(text).unwrap().to_request().unwrap();
+            assert!(request.insert("s", b"\"x\""));
+            assert_eq!(request.params().unwrap().get("s").unwrap().text(), b"\"x\"");
             let mut out = Vec::new();
-            e.write_patched(&Id::Number(22), hole, b"\"mine\"", &mut out);
-            let body = String::from_utf8(out).unwrap().split_once("\r\n\r\n").unwrap().1.to_owned();
-            assert_eq!(body, text.replace("\"t\"", "\"mine\"").replace(":1,", ":22,"));
+            request.write_as(&Id::Number(22), &mut out);
+            assert_eq!(String::from_utf8(out).unwrap().split_once("\r\n\r\n").unwrap().1, expected);
         }
     }
 

@@ -1,0 +1,55 @@
+//! The admin port: metrics, health, and what the gateway is doing.
+
+use std::{io, sync::Arc, time::Duration};
+
+use axum::{
+    Json, Router,
+    extract::State,
+    http::{StatusCode, header},
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use metrics_exporter_prometheus::PrometheusHandle;
+use serde_json::json;
+use tokio::{net::TcpListener, time::interval};
+
+use crate::app::Core;
+
+/// How often histograms' samples are folded into their buckets, scraped or not.
+const UPKEEP: Duration = Duration::from_secs(5);
+
+/// Serves until connections are to be closed.
+pub(crate) async fn serve(core: Arc<Core>, listener: TcpListener, metrics: PrometheusHandle) -> io::Result<()> {
+    let closing = core.drain.closing().clone();
+    let upkeep = metrics.clone();
+    let stop = closing.clone();
+    core.tracker.spawn(async move {
+        let mut ticks = interval(UPKEEP);
+        while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+            upkeep.run_upkeep();
+        }
+    });
+    let router = Router::new()
+        .route("/healthz", get(async || "ok\n"))
+        .route("/readyz", get(ready))
+        .route("/metrics", get(render))
+        .with_state((core, metrics));
+    axum::serve(listener, router).with_graceful_shutdown(closing.cancelled_owned()).await
+}
+
+type Shared = State<(Arc<Core>, PrometheusHandle)>;
+
+/// Whether new work is welcome. Draining, or without a CLI server, it is not.
+async fn ready(State((core, _)): Shared) -> Response {
+    let mut reasons = Vec::new();
+    if core.drain.is_draining() {
+        reasons.push("draining".to_owned());
+    }
+    reasons.extend(core.pool.ready().reasons);
+    let status = if reasons.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, Json(json!({ "ready": reasons.is_empty(), "reasons": reasons }))).into_response()
+}
+
+async fn render(State((_, metrics)): Shared) -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], metrics.render())
+}

@@ -1,0 +1,164 @@
+//! The whole application, with its parts as arguments: tests run it as `main` does.
+
+use std::{io, net::SocketAddr, sync::Arc};
+
+use metrics_exporter_prometheus::PrometheusHandle;
+use tokio::{net::TcpListener, task::JoinSet};
+use tokio_util::task::TaskTracker;
+use tracing::warn;
+
+use jetway_config::{
+    Config, Identity,
+    listen::Port,
+    pool::PoolMode,
+    stores::{DirectoryStore, LockStore},
+};
+use jetway_pool::Pool;
+
+use crate::{
+    admin,
+    drain::{self, Drain},
+    sdk,
+    sessions::registry::Registry,
+    stack::Refusal,
+};
+
+/// What every part of a running gateway shares.
+#[derive(Debug)]
+pub(crate) struct Core {
+    pub(crate) config: Config,
+    pub(crate) pool: Pool,
+    pub(crate) registry: Registry,
+    pub(crate) drain: Drain,
+    /// Connections and legs: what a drain waits for.
+    pub(crate) tracker: TaskTracker,
+}
+
+impl Core {
+    /// Who presents this connection token.
+    pub(crate) fn authenticate(&self, token: Option<&str>) -> Result<Identity, Refusal> {
+        self.config.auth.authenticate(token, None).map_err(|e| Refusal::Unauthenticated(e.to_string()))
+    }
+
+    /// Whether CLI servers belong to one user each.
+    pub(crate) fn exclusive(&self) -> bool {
+        self.config.pool.mode == PoolMode::PerUser
+    }
+
+    /// Whether the caller may call every method of its CLI.
+    pub(crate) fn full_surface(&self, who: &Identity) -> bool {
+        self.config.full_surface(&who.tenant)
+    }
+}
+
+/// Why a gateway could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A listener's address is taken, or not the host's.
+    #[error("cannot listen on listen.{port} = \"{address}\": {error}")]
+    Listen {
+        /// Which listener.
+        port: &'static str,
+        /// Where.
+        address: SocketAddr,
+        /// Why not.
+        error: io::Error,
+    },
+    /// The CLI servers cannot be had.
+    #[error(transparent)]
+    Pool(#[from] jetway_pool::StartError),
+}
+
+/// Where a running gateway listens; `None` is off.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Addresses {
+    /// JSON-RPC for SDKs.
+    pub sdk: Option<SocketAddr>,
+    /// Metrics, health and operations.
+    pub admin: Option<SocketAddr>,
+}
+
+/// A running gateway.
+#[derive(Debug)]
+pub struct App {
+    core: Arc<Core>,
+    addresses: Addresses,
+    /// Accept loops; they end when the drain closes.
+    listeners: JoinSet<io::Result<()>>,
+}
+
+impl App {
+    /// Binds the listeners, then starts the pool, then serves.
+    pub async fn start(config: Config, metrics: PrometheusHandle) -> Result<Self, StartError> {
+        let sdk = bind(&config, Port::Sdk).await?;
+        let admin = bind(&config, Port::Admin).await?;
+        for missing in not_yet(&config) {
+            warn!(key = missing, "this part of the configuration has no effect yet");
+        }
+        let pool = Pool::start(&config.pool).await?;
+        let core = Arc::new(Core {
+            config,
+            pool,
+            registry: Registry::default(),
+            drain: Drain::default(),
+            tracker: TaskTracker::new(),
+        });
+        let local = |l: &Option<TcpListener>| l.as_ref().and_then(|l| l.local_addr().ok());
+        let addresses = Addresses { sdk: local(&sdk), admin: local(&admin) };
+        let mut listeners = JoinSet::new();
+        if let Some(listener) = sdk {
+            listeners.spawn(sdk::serve(core.clone(), listener));
+        }
+        if let Some(listener) = admin {
+            listeners.spawn(admin::serve(core.clone(), listener, metrics));
+        }
+        Ok(Self { core, addresses, listeners })
+    }
+
+    /// Where it listens.
+    pub fn addresses(&self) -> Addresses {
+        self.addresses
+    }
+
+    /// Ends without losing a turn, within `drain.timeout`. When `hurry` resolves, it waits for turns no more.
+    ///
+    /// Returns how many turns were cut off.
+    pub async fn drain(mut self, hurry: impl Future<Output = ()>) -> usize {
+        self.core.drain.begin();
+        let core = self.core.clone();
+        let mut draining = std::pin::pin!(drain::run(&core));
+        let left = tokio::select! {
+            left = &mut draining => left,
+            () = hurry => {
+                core.drain.hurry();
+                draining.await
+            }
+        };
+        while self.listeners.join_next().await.is_some() {}
+        left
+    }
+}
+
+async fn bind(config: &Config, port: Port) -> Result<Option<TcpListener>, StartError> {
+    let Some(address) = config.listen.address(port) else { return Ok(None) };
+    let listener = TcpListener::bind(address).await;
+    listener.map(Some).map_err(|error| StartError::Listen { port: port.as_str(), address, error })
+}
+
+/// Settings that are understood and not yet acted on: better said than silently ignored.
+fn not_yet(config: &Config) -> Vec<&'static str> {
+    let mut keys = Vec::new();
+    if config.auth.jwt.is_some() {
+        keys.push("auth.jwt");
+    }
+    if config.listen.tls.is_some() {
+        keys.push("listen.tls");
+    }
+    if config.locks.store != LockStore::Memory {
+        keys.push("locks.store");
+    }
+    if config.directory.store != DirectoryStore::Sqlite {
+        keys.push("directory.store");
+    }
+    keys
+}

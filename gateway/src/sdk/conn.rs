@@ -1,0 +1,340 @@
+//! One client connection: handshake, then requests and answers until it ends.
+
+use std::{convert::Infallible, future::poll_fn, io, net::SocketAddr, sync::Arc, time::Duration};
+
+use tokio::{
+    net::{TcpStream, tcp::OwnedReadHalf},
+    time::{Instant, timeout_at},
+};
+use tower::Service;
+use tracing::info;
+
+use jetway_config::limits;
+use jetway_wire::{
+    Envelope, Id, Kind, Value, catalogue,
+    envelope::{self, EnvelopeError},
+    frame::{Caps, Decoder, FrameError},
+};
+
+use crate::{
+    app::Core,
+    metrics,
+    net::{
+        self,
+        chunk::{self, Chunk},
+        writer::{Backlog, Writer},
+    },
+    rescue,
+    sessions::{
+        client::Client,
+        pending::{Answer, Origin},
+    },
+    stack::{Accepted, Call, Refusal, Target},
+};
+
+const LISTENER: &str = "sdk";
+
+/// A frame under way that brings less than this in one `partial_frame_timeout` is a slow drip.
+const DRIP: usize = 16 * 1024;
+
+/// Why a connection ended.
+#[derive(Debug, thiserror::Error)]
+enum End {
+    #[error("closed by the client")]
+    Closed,
+    #[error("bad frame: {0}")]
+    Frame(#[from] FrameError),
+    #[error("no handshake within {0:?}")]
+    HandshakeTimeout(Duration),
+    #[error("a frame was sent too slowly")]
+    Drip,
+    #[error("refused")]
+    Refused,
+    #[error("the client said good-bye")]
+    Farewell,
+    #[error("draining")]
+    Draining,
+    #[error("{0}")]
+    Io(#[from] io::Error),
+}
+
+impl End {
+    fn label(&self) -> &'static str {
+        match self {
+            End::Closed | End::Farewell => "closed",
+            End::Frame(_) => "bad_frame",
+            End::HandshakeTimeout(_) => "handshake_timeout",
+            End::Drip => "slow_frame",
+            End::Refused => "refused",
+            End::Draining => "draining",
+            End::Io(_) => "io_error",
+        }
+    }
+}
+
+/// Serves a connection to its end.
+pub(super) async fn serve<S>(core: Arc<Core>, stack: S, stream: TcpStream, peer: SocketAddr)
+where
+    S: Service<Call, Response = Accepted, Error = Refusal>,
+{
+    metrics::connected(LISTENER);
+    let since = Instant::now();
+    let (read, write) = stream.into_split();
+    let writer = Arc::new(Writer::new(write, core.config.limits.stalled_write_timeout));
+    let face = Face { core, stack, writer, client: None };
+    let mut conn = Conn { read, decoder: Decoder::new(PREAUTH), drip: None, face };
+    let end = conn.run().await;
+    metrics::disconnected(LISTENER, end.label());
+    let who = conn.face.client.as_ref().map(|c| c.who());
+    info!(
+        %peer,
+        tenant = who.map(|w| tracing::field::display(&w.tenant)),
+        user = who.map(|w| tracing::field::display(&w.user)),
+        outcome = end.label(),
+        cause = %end,
+        duration_ms = since.elapsed().as_millis() as u64,
+        "connection ended"
+    );
+    conn.finish().await;
+}
+
+/// What a stranger may send in one frame.
+const PREAUTH: Caps = Caps { header: 1024, body: limits::PREAUTH_HEAP_BYTES };
+
+struct Conn<S> {
+    read: OwnedReadHalf,
+    decoder: Decoder,
+    /// The frame under way: since when it is watched, and what came of it since.
+    drip: Option<(Instant, usize)>,
+    face: Face<S>,
+}
+
+impl<S> Conn<S>
+where
+    S: Service<Call, Response = Accepted, Error = Refusal>,
+{
+    async fn run(&mut self) -> End {
+        let closing = self.face.core.drain.closing().clone();
+        let ended = tokio::select! {
+            biased;
+            () = closing.cancelled() => Err(End::Draining),
+            ended = async {
+                Box::pin(self.handshake()).await?;
+                self.converse().await
+            } => ended,
+        };
+        match ended {
+            Ok(never) => match never {},
+            Err(end) => end,
+        }
+    }
+
+    /// Sends what waits, closes the legs, then the socket.
+    async fn finish(self) {
+        if let Some(client) = &self.face.client {
+            client.close();
+        }
+        let _ = self.face.writer.drained().await;
+        self.face.writer.give_up();
+    }
+
+    /// Reads until it is known who calls: within a time, and a number of bytes.
+    async fn handshake(&mut self) -> Result<(), End> {
+        let allowed = self.face.core.config.limits.handshake_timeout;
+        let deadline = Instant::now() + allowed;
+        let mut seen = 0;
+        while self.face.client.is_none() {
+            if seen > limits::PREAUTH_BYTES {
+                return Err(End::Refused);
+            }
+            let Ok(chunk) = timeout_at(deadline, chunk::read(&mut self.read)).await else {
+                return Err(End::HandshakeTimeout(allowed));
+            };
+            let chunk = chunk?;
+            seen += chunk.bytes().len();
+            self.take(&chunk).await?;
+        }
+        Ok(())
+    }
+
+    async fn converse(&mut self) -> Result<Infallible, End> {
+        loop {
+            let chunk = match self.drip {
+                None => chunk::read(&mut self.read).await?,
+                Some((since, _)) => {
+                    let deadline = since + self.face.core.config.limits.partial_frame_timeout;
+                    timeout_at(deadline, chunk::read(&mut self.read)).await.map_err(|_| End::Drip)??
+                }
+            };
+            self.take(&chunk).await?;
+        }
+    }
+
+    /// Acts on what one read brought.
+    async fn take(&mut self, chunk: &Chunk) -> Result<(), End> {
+        if chunk.bytes().is_empty() {
+            return Err(End::Closed);
+        }
+        metrics::bytes_from_client(chunk.bytes().len());
+        let mut batch = self.decoder.feed(chunk.bytes());
+        loop {
+            match batch.next() {
+                Ok(Some(frame)) => self.face.on_frame(frame.body).await?,
+                Ok(None) => break,
+                Err(e) => {
+                    metrics::bad_frame("framing");
+                    return Err(e.into());
+                }
+            }
+            batch.set_caps(self.face.caps());
+        }
+        drop(batch);
+        self.decoder.set_caps(self.face.caps());
+        self.watch(chunk.bytes().len());
+        // Whoever does not take its answers may not ask for more.
+        if self.face.writer.backlog() == Backlog::Some {
+            self.face.writer.drained().await?;
+        }
+        Ok(())
+    }
+
+    /// Watches a frame under way for progress, and has its sender go on.
+    fn watch(&mut self, came: usize) {
+        if !self.decoder.mid_frame() {
+            self.drip = None;
+            return;
+        }
+        net::acknowledge_now(self.face.writer.socket());
+        self.drip = match self.drip {
+            Some((since, so_far)) if so_far + came < DRIP => Some((since, so_far + came)),
+            _ => Some((Instant::now(), 0)),
+        };
+    }
+}
+
+/// The connection as a speaker of JSON-RPC.
+struct Face<S> {
+    core: Arc<Core>,
+    stack: S,
+    writer: Arc<Writer>,
+    /// Once it is known who it is.
+    client: Option<Arc<Client>>,
+}
+
+impl<S> Face<S>
+where
+    S: Service<Call, Response = Accepted, Error = Refusal>,
+{
+    fn caps(&self) -> Caps {
+        match self.client {
+            None => PREAUTH,
+            Some(_) => Caps { header: limits::FRAME_HEADER_BYTES, body: self.core.config.limits.max_frame },
+        }
+    }
+
+    async fn on_frame(&mut self, body: &[u8]) -> Result<(), End> {
+        let message = match Envelope::strict(body, limits::JSON_DEPTH) {
+            Ok(message) => message,
+            Err(error) => {
+                metrics::bad_frame("message");
+                self.refuse(&invalid(&error), None);
+                return Ok(());
+            }
+        };
+        match (&message.kind, self.client.clone()) {
+            (Kind::Request { id, method, params }, None) => {
+                let hello = Hello { method, params: *params };
+                if self.greet(id, &hello).await { Ok(()) } else { self.request(&message).await }
+            }
+            (Kind::Request { .. }, Some(_)) => self.request(&message).await,
+            (Kind::Reply { id, .. }, Some(client)) => {
+                // A leg that is lost tells of itself.
+                let _ = client.answer(id, &message).await;
+                Ok(())
+            }
+            // A client's notifications mean nothing to the CLI; `$/cancelRequest` is one that it ignores.
+            (Kind::Reply { .. }, None) | (Kind::Notification { .. }, _) => Ok(()),
+        }
+    }
+
+    /// Deals with a stranger's request. Returns whether that was all; if not, it is to be taken as the
+    /// first request of a caller who need not introduce itself.
+    async fn greet(&mut self, id: &Id, hello: &Hello<'_>) -> bool {
+        match self.introduce(hello).await {
+            Ok(Some(Ok(result))) => self.write(|out| envelope::write_result(out, id, &result)),
+            Ok(Some(Err(error))) => self.write(|out| envelope::write_failure(out, id, &error)),
+            Ok(None) => return false,
+            Err(refusal) => self.refuse(&refusal, Some(id)),
+        }
+        true
+    }
+
+    /// Finds out who calls and opens the way to the user's CLI server. Returns what the server said to
+    /// `connect`, if it was that.
+    async fn introduce(&mut self, hello: &Hello<'_>) -> Result<Option<Answer>, Refusal> {
+        if self.core.drain.is_draining() {
+            return Err(Refusal::Draining(self.core.config.drain.timeout));
+        }
+        let is_connect = hello.method == "connect";
+        if !is_connect && !self.core.config.auth.anonymous {
+            return Err(Refusal::Unauthenticated("call `connect` first".into()));
+        }
+        let token = hello.params.filter(|_| is_connect).and_then(|p| p.get("token")).and_then(Value::as_str);
+        let who = self.core.authenticate(token.as_deref())?;
+        let params = hello.params.filter(|_| is_connect).map_or(&b"{}"[..], Value::text);
+        let client = Client::new(who, params.into(), self.writer.clone(), self.core.clone());
+        let answer = client.introduce().await.inspect_err(|_| client.close())?;
+        match &answer {
+            Ok(_) => self.client = Some(client),
+            // The server did not like something beside the token: the client may try again.
+            Err(_) => client.close(),
+        }
+        Ok(is_connect.then_some(answer))
+    }
+
+    async fn request(&mut self, message: &Envelope<'_>) -> Result<(), End> {
+        let (Kind::Request { id, method, .. }, Some(client)) = (&message.kind, &self.client) else { return Ok(()) };
+        let Some(request) = message.to_request() else { return Ok(()) };
+        let Some(method) = catalogue::lookup(method) else {
+            self.refuse(&Refusal::MethodNotAllowed(method.to_string()), Some(id));
+            return Ok(());
+        };
+        let origin = Origin::Client(id.clone());
+        let call = Call { client: client.clone(), method, request, origin, target: Target::Home };
+        let outcome = match poll_fn(|cx| self.stack.poll_ready(cx)).await {
+            Ok(()) => self.stack.call(call).await,
+            Err(refusal) => Err(refusal),
+        };
+        match outcome {
+            Ok(Accepted::Forwarded) => {}
+            Ok(Accepted::Answered(result)) => self.write(|out| envelope::write_result(out, id, result.as_bytes())),
+            Ok(Accepted::Farewell(result)) => {
+                self.write(|out| envelope::write_result(out, id, result.as_bytes()));
+                return Err(End::Farewell);
+            }
+            Err(refusal) => self.refuse(&refusal, Some(id)),
+        }
+        Ok(())
+    }
+
+    fn refuse(&self, refusal: &Refusal, id: Option<&Id>) {
+        self.write(|out| rescue::write(refusal, id, out));
+    }
+
+    fn write(&self, frame: impl FnOnce(&mut Vec<u8>)) {
+        let mut out = Vec::new();
+        frame(&mut out);
+        // What does not fit waits, and is seen to after this read.
+        let _ = self.writer.send(&out);
+    }
+}
+
+/// A stranger's request.
+struct Hello<'a> {
+    method: &'a str,
+    params: Option<Value<'a>>,
+}
+
+fn invalid(error: &EnvelopeError) -> Refusal {
+    Refusal::Invalid(error.code(), error.to_string())
+}

@@ -1,0 +1,45 @@
+//! The SDK port: framed JSON-RPC over TCP, as `copilot --headless` speaks it.
+
+mod conn;
+
+use std::{io, sync::Arc, time::Duration};
+
+use tokio::{net::TcpListener, sync::Semaphore, time::sleep};
+use tracing::{info, warn};
+
+use crate::{app::Core, net, stack};
+
+/// How long accepting pauses when the host has no file descriptors left.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Accepts connections until they are to be closed. While draining they are told so, and nothing more.
+pub(crate) async fn serve(core: Arc<Core>, listener: TcpListener) -> io::Result<()> {
+    let room = Arc::new(Semaphore::new(core.config.limits.max_connections));
+    let closing = core.drain.closing().clone();
+    let stack = stack::stack();
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = closing.cancelled() => return Ok(()),
+        };
+        let (stream, peer) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                warn!(%error, "accepting on the SDK port");
+                sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        let Ok(permit) = room.clone().try_acquire_owned() else {
+            // A closed socket is all the answer there is memory for.
+            info!(%peer, limit = core.config.limits.max_connections, "connection refused: too many");
+            continue;
+        };
+        net::prepare(&stream);
+        let (core, stack) = (core.clone(), stack.clone());
+        core.tracker.clone().spawn(async move {
+            conn::serve(core, stack, stream, peer).await;
+            drop(permit);
+        });
+    }
+}

@@ -1,0 +1,52 @@
+//! What CLI servers asked a client, and where its answers go back to.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use jetway_wire::Id;
+
+use super::leg::Leg;
+
+/// Requests of CLI servers that a client has not answered yet.
+///
+/// Every server numbers its requests from 1, so a client with two servers would see two requests of one id:
+/// each gets a number of the client's own.
+#[derive(Default)]
+pub(crate) struct Asked {
+    last: i64,
+    open: BTreeMap<i64, Question>,
+}
+
+/// One request of a CLI server.
+pub(crate) struct Question {
+    pub(crate) leg: Arc<Leg>,
+    /// The server's own id for it.
+    pub(crate) id: Id,
+}
+
+impl Asked {
+    /// Notes a request and returns the id under which the client is to see it.
+    pub(crate) fn ask(&mut self, question: Question) -> Id {
+        self.last += 1;
+        self.open.insert(self.last, question);
+        Id::Number(self.last)
+    }
+
+    /// The request that the client answers, if there is one.
+    pub(crate) fn answered(&mut self, id: &Id) -> Option<Question> {
+        match id {
+            Id::Number(n) => self.open.remove(n),
+            Id::Text(_) => None,
+        }
+    }
+
+    /// How many wait.
+    pub(crate) fn len(&self) -> usize {
+        self.open.len()
+    }
+
+    /// Drops what a leg that is gone asked: nobody waits for those answers any more.
+    pub(crate) fn forget(&mut self, leg: &Arc<Leg>) {
+        self.open.retain(|_, q| !Arc::ptr_eq(&q.leg, leg));
+    }
+}

@@ -1,0 +1,204 @@
+//! A client: a connection of somebody's application, and its legs to CLI servers.
+
+use std::{
+    io,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use tokio_util::task::TaskTracker;
+use tracing::warn;
+
+use jetway_config::{Identity, SessionId};
+use jetway_pool::{PoolError, ServerId};
+use jetway_wire::{Envelope, Id};
+
+use super::{
+    asked::{Asked, Question},
+    leg::Leg,
+    pending::Answer,
+    registry::{Registry, Session},
+    turn::Outcome,
+};
+use crate::{
+    app::Core,
+    net::writer::{Backlog, Writer},
+    stack::{Limit, RETRY_AFTER, Refusal},
+};
+
+/// A connection of a known user.
+pub(crate) struct Client {
+    who: Identity,
+    /// The params of its `connect`, repeated on every leg.
+    hello: Box<[u8]>,
+    writer: Arc<Writer>,
+    core: Arc<Core>,
+    legs: Mutex<Vec<Arc<Leg>>>,
+    asked: Mutex<Asked>,
+    gone: AtomicBool,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Client {
+    pub(crate) fn new(who: Identity, hello: Box<[u8]>, writer: Arc<Writer>, core: Arc<Core>) -> Arc<Self> {
+        Arc::new(Self {
+            who,
+            hello,
+            writer,
+            core,
+            legs: Mutex::default(),
+            asked: Mutex::default(),
+            gone: AtomicBool::new(false),
+        })
+    }
+
+    pub(crate) fn who(&self) -> &Identity {
+        &self.who
+    }
+
+    pub(crate) fn hello(&self) -> &[u8] {
+        &self.hello
+    }
+
+    pub(crate) fn core(&self) -> &Core {
+        &self.core
+    }
+
+    pub(crate) fn tracker(&self) -> &TaskTracker {
+        &self.core.tracker
+    }
+
+    fn registry(&self) -> &Registry {
+        &self.core.registry
+    }
+
+    /// Sends whole frames to the client.
+    pub(crate) fn send(&self, frames: &[u8]) -> Backlog {
+        self.writer.send(frames)
+    }
+
+    /// Waits until the client has taken all.
+    pub(crate) async fn drained(&self) -> io::Result<()> {
+        self.writer.drained().await
+    }
+
+    /// Whether a session of that name is the caller's.
+    pub(crate) fn owns(&self, id: &str) -> bool {
+        self.registry().owns(&self.who, id)
+    }
+
+    /// Gives the caller the session of that name on the leg's server, unless it is another user's there.
+    pub(crate) fn claim(&self, id: &SessionId, leg: &Leg) -> Option<Arc<Session>> {
+        self.registry().claim(&self.who, id, leg.server().id(), leg.exclusive()).ok()
+    }
+
+    /// Forgets a session that came to nothing, or is no more.
+    pub(crate) fn forget(&self, session: &Session) {
+        self.registry().forget(&session.key);
+    }
+
+    /// Notes a server's question; `None` when too many wait already.
+    pub(crate) fn ask(&self, question: Question) -> Option<Id> {
+        let mut asked = lock(&self.asked);
+        (asked.len() < self.core.config.limits.max_in_flight).then(|| asked.ask(question))
+    }
+
+    /// Sends the client's answer to whichever server asked. An answer to nothing goes nowhere.
+    pub(crate) async fn answer(&self, id: &Id, answer: &Envelope<'_>) -> io::Result<()> {
+        let question = lock(&self.asked).answered(id);
+        match question {
+            Some(q) if q.leg.answer(&q.id, answer) == Backlog::Some => q.leg.drained().await,
+            _ => Ok(()),
+        }
+    }
+
+    /// The leg to the user's own CLI server; opened if there is none.
+    pub(crate) async fn home(self: &Arc<Self>) -> Result<Arc<Leg>, Refusal> {
+        let server = self.core.pool.home(&self.who).await.map_err(|e| refused(&e))?;
+        if let Some(leg) = self.leg(server.id(), Some(server.incarnation())) {
+            return Ok(leg);
+        }
+        self.open(server).await.map(|(leg, _)| leg)
+    }
+
+    /// Opens the first leg, home, and returns what the CLI server said to the client's `connect`.
+    pub(crate) async fn introduce(self: &Arc<Self>) -> Result<Answer, Refusal> {
+        let server = self.core.pool.home(&self.who).await.map_err(|e| refused(&e))?;
+        self.open(server).await.map(|(_, answer)| answer)
+    }
+
+    /// The leg to the server on which a session lives; home, if that server is no more.
+    pub(crate) async fn leg_of(self: &Arc<Self>, session: &Session) -> Result<Arc<Leg>, Refusal> {
+        let server = session.server();
+        if let Some(leg) = self.leg(&server, None) {
+            return Ok(leg);
+        }
+        match self.core.pool.attach(&server) {
+            Ok(server) => self.open(server).await.map(|(leg, _)| leg),
+            Err(_) => self.home().await,
+        }
+    }
+
+    /// The leg to a server, or to just this incarnation of it: a process that was started anew has its
+    /// predecessor's id.
+    fn leg(&self, server: &ServerId, incarnation: Option<u64>) -> Option<Arc<Leg>> {
+        let same = |leg: &&Arc<Leg>| {
+            let at = leg.server();
+            at.id() == server && incarnation.is_none_or(|i| i == at.incarnation())
+        };
+        lock(&self.legs).iter().find(same).cloned()
+    }
+
+    async fn open(self: &Arc<Self>, server: jetway_pool::Attachment) -> Result<(Arc<Leg>, Answer), Refusal> {
+        let (leg, answer) = Leg::open(self, server).await?;
+        lock(&self.legs).push(leg.clone());
+        // It may have been lost before it was noted, or the client may have gone meanwhile.
+        if leg.is_closed() || self.is_gone() {
+            self.leave(&leg);
+            leg.close();
+        }
+        Ok((leg, answer))
+    }
+
+    /// Drops a leg that is lost, and the questions that came by it.
+    pub(crate) fn leave(&self, leg: &Arc<Leg>) {
+        lock(&self.legs).retain(|l| !Arc::ptr_eq(l, leg));
+        lock(&self.asked).forget(leg);
+    }
+
+    /// How many sessions it has attached, on all its legs.
+    pub(crate) fn sessions(&self) -> usize {
+        lock(&self.legs).iter().map(|l| l.sessions()).sum()
+    }
+
+    pub(crate) fn is_gone(&self) -> bool {
+        self.gone.load(Ordering::Acquire)
+    }
+
+    /// The client is done: its legs are closed, and with them its sessions, unless others hold them.
+    pub(crate) fn close(&self) {
+        self.gone.store(true, Ordering::Release);
+        let legs = std::mem::take(&mut *lock(&self.legs));
+        for leg in legs {
+            lock(&self.asked).forget(&leg);
+            let (_, sessions) = leg.close();
+            sessions.iter().for_each(|s| s.detach(Outcome::Aborted));
+        }
+    }
+}
+
+/// What a caller hears when the pool has no server for it.
+fn refused(error: &PoolError) -> Refusal {
+    let retry = error.retry_after().unwrap_or(RETRY_AFTER);
+    warn!(%error, "no CLI server");
+    match error {
+        PoolError::ShuttingDown => Refusal::Draining(retry),
+        PoolError::Full { .. } | PoolError::NoServer { .. } => Refusal::Overloaded(Limit::Servers, retry),
+        _ => Refusal::Overloaded(Limit::ServerStart, retry),
+    }
+}

@@ -1,0 +1,218 @@
+//! A client's own connection to one CLI server.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use tokio::{sync::oneshot, time::timeout};
+use tracing::warn;
+
+use jetway_config::SessionId;
+use jetway_pool::{Attachment, Server};
+use jetway_wire::{Envelope, Id, Value,
+    envelope::{self, Request},
+    json,
+};
+
+use super::{
+    client::Client,
+    pending::{Answer, Origin, Pending, Then, Waiting},
+    registry::Session,
+    relay,
+    turn::Outcome,
+};
+use crate::{
+    metrics,
+    net::{
+        self,
+        writer::{Backlog, Writer},
+    },
+    stack::{Limit, RETRY_AFTER, Refusal},
+};
+
+/// How long a CLI server may take to answer `connect`; a runtime that has just started takes 20 ms.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A client's connection to a CLI server. Nobody else's frames travel on it.
+pub(crate) struct Leg {
+    server: Attachment,
+    /// Whether all that lives on the server is the client's own user's.
+    exclusive: bool,
+    writer: Writer,
+    pending: Mutex<Pending>,
+    /// The sessions that the client has attached here: whose events it may see.
+    routes: Mutex<HashMap<SessionId, Arc<Session>>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Leg {
+    /// Dials the server and introduces the client. Returns what the server said to that.
+    pub(crate) async fn open(client: &Arc<Client>, server: Attachment) -> Result<(Arc<Self>, Answer), Refusal> {
+        let unreachable = || Refusal::Overloaded(Limit::ServerStart, RETRY_AFTER);
+        let core = client.core();
+        let stream = server.dial().await.map_err(|error| {
+            warn!(backend = %server.id(), %error, "dialling");
+            unreachable()
+        })?;
+        net::prepare(&stream);
+        let (read, write) = stream.into_split();
+        let leg = Arc::new(Self {
+            server,
+            exclusive: core.exclusive(),
+            writer: Writer::new(write, core.config.limits.stalled_write_timeout),
+            pending: Mutex::default(),
+            routes: Mutex::default(),
+        });
+        relay::spawn(leg.clone(), client.clone(), read);
+        let (tx, rx) = oneshot::channel();
+        leg.introduce(client, tx)?;
+        match timeout(CONNECT_TIMEOUT, rx).await {
+            Ok(Ok(answer)) => Ok((leg, answer)),
+            Ok(Err(_)) => Err(unreachable()),
+            Err(_) => {
+                leg.writer.give_up();
+                Err(unreachable())
+            }
+        }
+    }
+
+    /// Repeats the client's `connect`, with the server's token in place of the client's.
+    fn introduce(&self, client: &Client, answer: oneshot::Sender<Answer>) -> Result<(), Refusal> {
+        let mut params = Vec::with_capacity(256);
+        params.push(b'{');
+        if let Some(token) = self.server.token() {
+            params.extend_from_slice(b"\"token\":");
+            json::write_str(&mut params, token.expose());
+        }
+        for (name, value) in Value::new(client.hello()).members().filter(|(name, _)| !name.is("token")) {
+            if params.len() > 1 {
+                params.push(b',');
+            }
+            json::write_str(&mut params, &name.text());
+            params.push(b':');
+            params.extend_from_slice(value.text());
+        }
+        params.push(b'}');
+        let waiting = Waiting { origin: Origin::Jetway(answer), then: Then::Nothing };
+        let id = lock(&self.pending).insert(waiting).map_err(|_| lost(None))?;
+        let mut out = Vec::with_capacity(params.len() + 96);
+        envelope::write_request(&mut out, &id, "connect", &params);
+        // A first frame always fits a fresh socket's buffer.
+        let _ = self.writer.send(&out);
+        Ok(())
+    }
+
+    /// The server at its other end.
+    pub(crate) fn server(&self) -> &Server {
+        &self.server
+    }
+
+    /// Whether all that lives on the server is the client's own user's.
+    pub(crate) fn exclusive(&self) -> bool {
+        self.exclusive
+    }
+
+    /// Sends a request on, unless `limit` of them wait already. The reply goes to `origin` by way of the
+    /// relay. Gives `then` back if nothing was sent.
+    pub(crate) fn forward(
+        &self,
+        request: &Request,
+        origin: Origin,
+        then: Then,
+        limit: usize,
+    ) -> Result<Backlog, (Refusal, Then)> {
+        let id = {
+            let mut pending = lock(&self.pending);
+            if pending.len() >= limit {
+                return Err((Refusal::Overloaded(Limit::InFlight, RETRY_AFTER), then));
+            }
+            if pending.has(request.id()) {
+                let why = "a request of this id still awaits its reply".into();
+                return Err((Refusal::Invalid(envelope::code::INVALID_REQUEST, why), then));
+            }
+            match pending.insert(Waiting { origin, then }) {
+                Ok(id) => id,
+                Err(back) => return Err((lost(back.then.session()), back.then)),
+            }
+        };
+        let mut out = Vec::with_capacity(request.len() + 64);
+        request.write_as(&id, &mut out);
+        Ok(self.writer.send(&out))
+    }
+
+    /// Sends a client's answer on, under the id that the server gave its question.
+    pub(crate) fn answer(&self, id: &Id, answer: &Envelope<'_>) -> Backlog {
+        let mut out = Vec::with_capacity(answer.body().len() + 64);
+        answer.write_as(id, &mut out);
+        self.writer.send(&out)
+    }
+
+    /// Tells the server that nobody answers what it asked.
+    pub(crate) fn refuse(&self, id: &Id) -> Backlog {
+        let mut out = Vec::new();
+        envelope::write_error(&mut out, Some(id), envelope::code::METHOD_NOT_FOUND, "no client for this request", None);
+        self.writer.send(&out)
+    }
+
+    /// Waits until the server has taken all.
+    pub(crate) async fn drained(&self) -> std::io::Result<()> {
+        self.writer.drained().await
+    }
+
+    /// The request that a reply of the server answers.
+    pub(crate) fn replied(&self, id: &Id) -> Option<Waiting> {
+        lock(&self.pending).remove(id)
+    }
+
+    /// Lets a session's events through. Returns whether they were not let through before.
+    pub(crate) fn route(&self, session: &Arc<Session>) -> bool {
+        let new = lock(&self.routes).insert(session.key.id.clone(), session.clone()).is_none();
+        if new {
+            session.attach();
+            metrics::sessions_attached(1);
+        }
+        new
+    }
+
+    /// Lets them through no longer.
+    pub(crate) fn unroute(&self, id: &SessionId, why: Outcome) {
+        let route = lock(&self.routes).remove(id);
+        if let Some(session) = route {
+            session.detach(why);
+            metrics::sessions_attached(-1);
+        }
+    }
+
+    /// The session of that id, if the client has it attached here.
+    pub(crate) fn routed(&self, id: &str) -> Option<Arc<Session>> {
+        lock(&self.routes).get(id).cloned()
+    }
+
+    /// How many sessions the client has attached here.
+    pub(crate) fn sessions(&self) -> usize {
+        lock(&self.routes).len()
+    }
+
+    /// Whether it is lost or left.
+    pub(crate) fn is_closed(&self) -> bool {
+        lock(&self.pending).is_closed()
+    }
+
+    /// Takes what waits for the server, and the sessions attached here. Nothing can be added afterwards.
+    pub(crate) fn close(&self) -> (Vec<Waiting>, Vec<Arc<Session>>) {
+        self.writer.give_up();
+        let waiting = lock(&self.pending).close().collect();
+        let sessions: Vec<_> = std::mem::take(&mut *lock(&self.routes)).into_values().collect();
+        sessions.iter().for_each(|_| metrics::sessions_attached(-1));
+        (waiting, sessions)
+    }
+}
+
+fn lost(session: Option<&Arc<Session>>) -> Refusal {
+    Refusal::Indeterminate { session: session.map(|s| s.key.id.clone()) }
+}

@@ -1,0 +1,9 @@
+//! Who owns which session, where it lives, and the relay between its clients and its CLI server.
+
+pub(crate) mod asked;
+pub(crate) mod client;
+pub(crate) mod leg;
+pub(crate) mod pending;
+pub(crate) mod registry;
+pub(crate) mod relay;
+pub(crate) mod turn;

@@ -1,0 +1,226 @@
+//! From a CLI server to its client: whose is it, and is it the end of a turn?
+
+use std::sync::Arc;
+
+use serde_json::json;
+use tokio::net::tcp::OwnedReadHalf;
+use tracing::{debug, warn};
+
+use jetway_config::limits;
+use jetway_wire::{
+    Envelope, Kind, Value,
+    envelope::{self, EnvelopeError},
+    event::{self, Turn},
+    frame::{Caps, Decoder, Frame, FrameError},
+};
+
+use super::{
+    asked::Question,
+    client::Client,
+    leg::Leg,
+    pending::{Origin, Waiting},
+    registry::Session,
+    turn::Outcome,
+};
+use crate::{
+    metrics,
+    net::{chunk, writer::Backlog},
+    rescue,
+    stack::Refusal,
+};
+
+/// What a CLI server may send in one frame.
+fn from_cli(client: &Client) -> Caps {
+    Caps { header: limits::FRAME_HEADER_BYTES, body: client.core().config.limits.max_frame }
+}
+
+/// Why a leg ended.
+#[derive(Debug, thiserror::Error)]
+enum Lost {
+    #[error("the CLI server closed the connection")]
+    Closed,
+    #[error("reading from the CLI server: {0}")]
+    Read(std::io::Error),
+    #[error("the CLI server sent what is no frame: {0}")]
+    Frame(#[from] FrameError),
+    #[error("the CLI server sent what is no message: {0}")]
+    Message(#[from] EnvelopeError),
+    /// Not the leg's fault: nobody is left to relay to.
+    #[error("the client is gone")]
+    Client,
+}
+
+/// Relays until the leg ends, then tells the client what that means.
+pub(crate) fn spawn(leg: Arc<Leg>, client: Arc<Client>, read: OwnedReadHalf) {
+    let tracker = client.tracker().clone();
+    tracker.spawn(async move {
+        let lost = run(&leg, &client, read).await;
+        settle(&leg, &client, &lost);
+    });
+}
+
+async fn run(leg: &Arc<Leg>, client: &Arc<Client>, mut read: OwnedReadHalf) -> Lost {
+    let mut decoder = Decoder::new(from_cli(client));
+    loop {
+        let chunk = match chunk::read(&mut read).await {
+            Ok(chunk) if chunk.bytes().is_empty() => return Lost::Closed,
+            Ok(chunk) => chunk,
+            Err(e) => return Lost::Read(e),
+        };
+        let relayed = relay(leg, client, &mut decoder, chunk.bytes());
+        drop(chunk);
+        match relayed {
+            Ok(Backlog::None) => {}
+            // The client reads slowly: its own leg waits, and nobody else's.
+            Ok(Backlog::Some) => {
+                if client.drained().await.is_err() {
+                    return Lost::Client;
+                }
+            }
+            Err(lost) => return lost,
+        }
+    }
+}
+
+/// Relays what one read brought, in one write.
+fn relay(leg: &Arc<Leg>, client: &Arc<Client>, decoder: &mut Decoder, bytes: &[u8]) -> Result<Backlog, Lost> {
+    let mut out = Vec::with_capacity(bytes.len() + 64);
+    let mut batch = decoder.feed(bytes);
+    let outcome = loop {
+        match batch.next() {
+            Ok(Some(frame)) => {
+                if let Err(e) = on_frame(leg, client, frame, &mut out) {
+                    break Err(e.into());
+                }
+            }
+            Ok(None) => break Ok(()),
+            Err(e) => break Err(e.into()),
+        }
+    };
+    metrics::bytes_to_client(out.len());
+    let backlog = if out.is_empty() { Backlog::None } else { client.send(&out) };
+    outcome.map(|()| backlog)
+}
+
+fn on_frame(leg: &Arc<Leg>, client: &Arc<Client>, frame: Frame<'_>, out: &mut Vec<u8>) -> Result<(), EnvelopeError> {
+    let message = Envelope::trusted(frame.body)?;
+    match &message.kind {
+        Kind::Notification { method, params } => {
+            if may_see(leg, client, method, *params) {
+                out.extend_from_slice(frame.raw);
+            } else {
+                metrics::filtered();
+            }
+        }
+        Kind::Request { id, method, params } => {
+            if !may_see(leg, client, method, *params) {
+                let _ = leg.refuse(id);
+                metrics::filtered();
+            } else if let Some(seen) = client.ask(Question { leg: leg.clone(), id: id.clone() }) {
+                message.write_as(&seen, out);
+            } else {
+                let _ = leg.refuse(id);
+            }
+        }
+        Kind::Reply { id, outcome } => match leg.replied(id) {
+            Some(waiting) => on_reply(leg, client, waiting, &message, *outcome, out),
+            None => debug!(%id, "reply to nothing"),
+        },
+    }
+    Ok(())
+}
+
+/// Whether the client may see a message, by the session that it names; turns are followed on the way.
+fn may_see(leg: &Leg, client: &Client, method: &str, params: Option<Value<'_>>) -> bool {
+    let session = params.and_then(|p| event::session_of(method, p));
+    let Some(id) = session else {
+        // Without a session it is about the whole server.
+        return leg.exclusive();
+    };
+    if let Some(session) = leg.routed(&id) {
+        if method == event::SESSION_EVENT {
+            follow(&session, params.map_or(Turn::Other, event::turn_of));
+        }
+        return true;
+    }
+    leg.exclusive() || (method == event::SESSION_LIFECYCLE && client.owns(&id))
+}
+
+fn follow(session: &Session, turn: Turn) {
+    match turn {
+        Turn::Delta => session.delta(),
+        Turn::Failed => session.error(),
+        Turn::Idle => session.idle(),
+        Turn::Other => {}
+    }
+}
+
+fn on_reply(
+    leg: &Leg,
+    client: &Client,
+    waiting: Waiting,
+    message: &Envelope<'_>,
+    outcome: Result<Value<'_>, Value<'_>>,
+    out: &mut Vec<u8>,
+) {
+    match outcome {
+        Ok(result) => waiting.then.done(result, leg, client),
+        Err(_) => waiting.then.undo(leg, client),
+    }
+    match waiting.origin {
+        Origin::Client(id) => message.write_as(&id, out),
+        // Whoever asked may have given up.
+        Origin::Jetway(answer) => {
+            let _ = answer.send(outcome.map(|v| v.text().into()).map_err(|v| v.text().into()));
+        }
+    }
+}
+
+/// Ends what the leg carried: each open request with `turn_indeterminate`, each running turn with one
+/// `session.error`. The client's socket stays.
+fn settle(leg: &Arc<Leg>, client: &Arc<Client>, lost: &Lost) {
+    client.leave(leg);
+    let (waiting, sessions) = leg.close();
+    if client.is_gone() || matches!(lost, Lost::Client) {
+        sessions.iter().for_each(|s| s.detach(Outcome::Aborted));
+        return;
+    }
+    if !waiting.is_empty() || !sessions.is_empty() {
+        warn!(backend = %leg.server().id(), cause = %lost, requests = waiting.len(), sessions = sessions.len(), "leg lost");
+    }
+    let mut out = Vec::new();
+    for waiting in waiting {
+        if let Origin::Client(id) = &waiting.origin {
+            let session = waiting.then.session().map(|s| s.key.id.clone());
+            rescue::write(&Refusal::Indeterminate { session }, Some(id), &mut out);
+        }
+    }
+    for session in sessions {
+        if session.is_running() {
+            write_turn_lost(&session, &mut out);
+        }
+        session.detach(Outcome::Indeterminate);
+    }
+    // What does not fit now goes with the next write; the amount is bounded by what was in flight.
+    let _ = client.send(&out);
+}
+
+/// Exactly one `session.error`, and no `session.idle`: with one of those as well the SDK's next
+/// `sendAndWait` would return before its own turn.
+fn write_turn_lost(session: &Session, out: &mut Vec<u8>) {
+    let params = json!({
+        "sessionId": session.key.id,
+        "event": {
+            "type": "session.error",
+            "id": uuid::Uuid::new_v4().to_string(),
+            "timestamp": humantime::format_rfc3339_millis(std::time::SystemTime::now()).to_string(),
+            "parentId": null,
+            "ephemeral": true,
+            "data": {
+                "errorType": "turn_indeterminate",
+                "message": "The CLI server was lost in the middle of this turn; it is not retried, because its tools may have acted",
+            },
+        },
+    });
+    envelope::write_notification(out, event::SESSION_EVENT, params.to_string().as_bytes());
+}

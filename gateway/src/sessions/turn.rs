@@ -1,0 +1,175 @@
+//! A session's running turns: begun, answered, ended exactly once.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// Names a turn in logs and errors; unique within a gateway's life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct TurnId(pub(crate) u64);
+
+impl std::fmt::Display for TurnId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "turn-{}", self.0)
+    }
+}
+
+/// How a turn ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// The session went idle.
+    Completed,
+    /// The session reported an error.
+    Failed,
+    /// It was stopped by `session.abort`, or its last client left.
+    Aborted,
+    /// The CLI refused to begin it.
+    Refused,
+    /// The CLI server was lost in the middle of it.
+    Indeterminate,
+}
+
+impl Outcome {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Outcome::Completed => "completed",
+            Outcome::Failed => "failed",
+            Outcome::Aborted => "aborted",
+            Outcome::Refused => "refused",
+            Outcome::Indeterminate => "indeterminate",
+        }
+    }
+}
+
+/// A turn that has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Ended {
+    pub(crate) id: TurnId,
+    pub(crate) outcome: Outcome,
+    pub(crate) took: Duration,
+    /// From the prompt to the first delta of an answer.
+    pub(crate) first: Option<Duration>,
+}
+
+#[derive(Debug)]
+struct Running {
+    id: TurnId,
+    since: Instant,
+    first: Option<Duration>,
+}
+
+/// The turns of one session that have begun and not ended, oldest first. Reads no clock.
+///
+/// A session works off its prompts one after the other and goes idle once, after the last: so what ends
+/// the session's work ends all of them.
+#[derive(Debug, Default)]
+pub(crate) struct Turns {
+    running: Vec<Running>,
+    failed: bool,
+    aborting: bool,
+}
+
+impl Turns {
+    pub(crate) fn begin(&mut self, id: TurnId, now: Instant) {
+        self.running.push(Running { id, since: now, first: None });
+    }
+
+    pub(crate) fn is_idle(&self) -> bool {
+        self.running.is_empty()
+    }
+
+    /// A delta of an answer came.
+    pub(crate) fn delta(&mut self, now: Instant) {
+        if let Some(turn) = self.running.first_mut() {
+            turn.first.get_or_insert(now - turn.since);
+        }
+    }
+
+    /// The session reported an error; it ends the turn, which an idle event may still confirm.
+    pub(crate) fn failed(&mut self) {
+        self.failed = !self.running.is_empty();
+    }
+
+    /// Somebody asked for an abort.
+    pub(crate) fn aborting(&mut self) {
+        self.aborting = !self.running.is_empty();
+    }
+
+    /// The CLI did not take the prompt.
+    pub(crate) fn refused(&mut self, id: TurnId, now: Instant) -> Option<Ended> {
+        let at = self.running.iter().position(|t| t.id == id)?;
+        Some(ended(self.running.remove(at), Outcome::Refused, now))
+    }
+
+    /// The session went idle.
+    pub(crate) fn idle(&mut self, now: Instant) -> Vec<Ended> {
+        let outcome = match (self.aborting, self.failed) {
+            (true, _) => Outcome::Aborted,
+            (_, true) => Outcome::Failed,
+            _ => Outcome::Completed,
+        };
+        self.end_all(outcome, now)
+    }
+
+    /// Whatever runs will not be heard of again.
+    pub(crate) fn end_all(&mut self, outcome: Outcome, now: Instant) -> Vec<Ended> {
+        (self.failed, self.aborting) = (false, false);
+        std::mem::take(&mut self.running).into_iter().map(|t| ended(t, outcome, now)).collect()
+    }
+}
+
+fn ended(turn: Running, outcome: Outcome, now: Instant) -> Ended {
+    Ended { id: turn.id, outcome, took: now - turn.since, first: turn.first }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn outcomes(ended: Vec<Ended>) -> Vec<(u64, Outcome)> {
+        ended.into_iter().map(|e| (e.id.0, e.outcome)).collect()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn every_turn_ends_once() {
+        let now = Instant::now();
+        let mut turns = Turns::default();
+        turns.begin(TurnId(1), now);
+        turns.begin(TurnId(2), now);
+        turns.begin(TurnId(3), now);
+        assert_eq!(turns.refused(TurnId(2), now).unwrap().outcome, Outcome::Refused);
+        assert_eq!(turns.refused(TurnId(2), now), None);
+        assert_eq!(outcomes(turns.idle(now)), [(1, Outcome::Completed), (3, Outcome::Completed)]);
+        assert!(turns.idle(now).is_empty());
+        assert!(turns.is_idle());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn errors_and_aborts_do_not_stick() {
+        let now = Instant::now();
+        let mut turns = Turns::default();
+        turns.failed();
+        turns.aborting();
+        turns.begin(TurnId(1), now);
+        assert_eq!(outcomes(turns.idle(now)), [(1, Outcome::Completed)]);
+        turns.begin(TurnId(2), now);
+        turns.failed();
+        assert_eq!(outcomes(turns.idle(now)), [(2, Outcome::Failed)]);
+        turns.begin(TurnId(3), now);
+        turns.aborting();
+        assert_eq!(outcomes(turns.idle(now)), [(3, Outcome::Aborted)]);
+        turns.begin(TurnId(4), now);
+        assert_eq!(outcomes(turns.end_all(Outcome::Indeterminate, now)), [(4, Outcome::Indeterminate)]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_first_delta_counts() {
+        let now = Instant::now();
+        let mut turns = Turns::default();
+        turns.begin(TurnId(1), now);
+        turns.delta(now + Duration::from_millis(5));
+        turns.delta(now + Duration::from_millis(9));
+        let ended = turns.idle(now + Duration::from_millis(20)).remove(0);
+        assert_eq!((ended.first, ended.took), (Some(Duration::from_millis(5)), Duration::from_millis(20)));
+    }
+}

@@ -1,0 +1,62 @@
+//! Whether the caller may call this at all, now: method policy, drain, limits.
+
+use std::task::{Context, Poll};
+
+use futures_util::future::{Either, Ready, ready};
+use tower::Service;
+
+use jetway_wire::catalogue::Scope;
+
+use super::{Accepted, Call, Limit, RETRY_AFTER, Refusal};
+
+#[derive(Debug, Clone)]
+pub(super) struct Admit<S> {
+    inner: S,
+}
+
+impl<S> Admit<S> {
+    pub(super) fn new(inner: S) -> Self {
+        Self { inner }
+    }
+}
+
+impl<S: Service<Call, Response = Accepted, Error = Refusal>> Service<Call> for Admit<S> {
+    type Response = Accepted;
+    type Error = Refusal;
+    type Future = Either<Ready<Result<Accepted, Refusal>>, S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Refusal>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, call: Call) -> Self::Future {
+        match admit(&call) {
+            Ok(None) => Either::Right(self.inner.call(call)),
+            Ok(Some(accepted)) => Either::Left(ready(Ok(accepted))),
+            Err(refusal) => Either::Left(ready(Err(refusal))),
+        }
+    }
+}
+
+fn admit(call: &Call) -> Result<Option<Accepted>, Refusal> {
+    let core = call.client.core();
+    if call.method.scope == Scope::Jetway {
+        // `connect` was answered when the connection began, which leaves `runtime.shutdown`: an SDK that
+        // believes it owns its server says good-bye with it.
+        return Ok(Some(match call.method.name {
+            "runtime.shutdown" => Accepted::Farewell("null"),
+            _ => Accepted::Answered("{\"ok\":true,\"protocolVersion\":3}"),
+        }));
+    }
+    if !call.method.shared && !core.full_surface(call.client.who()) {
+        return Err(Refusal::MethodNotAllowed(call.method.name.into()));
+    }
+    let attaches = matches!(call.method.scope, Scope::Create | Scope::Resume);
+    if (attaches || call.method.begins_turn()) && core.drain.is_draining() {
+        return Err(Refusal::Draining(core.config.drain.timeout));
+    }
+    if attaches && call.client.sessions() >= core.config.limits.max_sessions_per_connection {
+        return Err(Refusal::Overloaded(Limit::SessionsPerConnection, RETRY_AFTER));
+    }
+    Ok(None)
+}

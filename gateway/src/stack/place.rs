@@ -1,0 +1,106 @@
+//! Finds the CLI server, starting one if need be, and forwards.
+
+use std::{
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use futures_util::future::BoxFuture;
+use tower::Service;
+
+use jetway_config::SessionId;
+use jetway_wire::catalogue::Scope;
+
+use super::{Accepted, Call, Refusal, Target};
+use crate::{
+    net::writer::Backlog,
+    sessions::{leg::Leg, pending::Then, registry::Session},
+};
+
+#[derive(Debug, Clone)]
+pub(super) struct Place;
+
+impl Service<Call> for Place {
+    type Response = Accepted;
+    type Error = Refusal;
+    type Future = BoxFuture<'static, Result<Accepted, Refusal>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Refusal>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, call: Call) -> Self::Future {
+        Box::pin(place(call))
+    }
+}
+
+async fn place(mut call: Call) -> Result<Accepted, Refusal> {
+    let leg = match &call.target {
+        Target::Home => call.client.home().await?,
+        Target::Session(session) => call.client.leg_of(session).await?,
+    };
+    let then = prepare(&mut call, &leg)?;
+    let limit = call.client.core().config.limits.max_in_flight;
+    match leg.forward(&call.request, call.origin, then, limit) {
+        Ok(Backlog::None) => Ok(Accepted::Forwarded),
+        // The CLI server reads slowly: then this client waits, who makes it work.
+        Ok(Backlog::Some) => {
+            let _ = leg.drained().await;
+            Ok(Accepted::Forwarded)
+        }
+        Err((refusal, then)) => {
+            then.undo(&leg, &call.client);
+            Err(refusal)
+        }
+    }
+}
+
+/// What must stand before the CLI server hears of the call, and what its reply is to change.
+///
+/// A session's route stands first: its events come before the reply that creates it.
+fn prepare(call: &mut Call, leg: &Arc<Leg>) -> Result<Then, Refusal> {
+    let scope = call.method.scope;
+    if matches!(scope, Scope::Create | Scope::Resume) {
+        return attach(call, leg);
+    }
+    let Target::Session(session) = &call.target else { return Ok(Then::Nothing) };
+    let session = session.clone();
+    Ok(match call.method.name {
+        "session.detach" | "session.destroy" => Then::Detach(session),
+        "session.delete" | "sessions.delete" => Then::Delete(session),
+        "session.abort" => {
+            session.aborting();
+            Then::Nothing
+        }
+        _ if call.method.begins_turn() => match session.begin_turn() {
+            Some(turn) => Then::Turn { session, turn },
+            None => Then::Nothing,
+        },
+        _ => Then::Nothing,
+    })
+}
+
+fn attach(call: &mut Call, leg: &Arc<Leg>) -> Result<Then, Refusal> {
+    let given = call.request.params().map(|p| (p.get("sessionId"), p.get("cloud").is_some()));
+    let id = match given {
+        // A cloud session is named by the cloud.
+        Some((None, true)) => return Ok(Then::Learn),
+        Some((None, false)) if call.method.scope == Scope::Create => {
+            let id = uuid::Uuid::new_v4().to_string();
+            call.request.insert("sessionId", format!("\"{id}\"").as_bytes());
+            id
+        }
+        Some((Some(id), _)) => id.as_str().unwrap_or_default().into_owned(),
+        // The CLI itself says what is missing.
+        _ => return Ok(Then::Nothing),
+    };
+    let Ok(id) = id.parse::<SessionId>() else {
+        // Nothing can be claimed under such a name. On a server of the user's own the CLI says so.
+        return if leg.exclusive() { Ok(Then::Nothing) } else { Err(Refusal::SessionNotFound) };
+    };
+    let known = matches!(call.target, Target::Session(_));
+    let session: Arc<Session> = call.client.claim(&id, leg).ok_or(Refusal::SessionNotFound)?;
+    let routed = leg.route(&session);
+    Ok(Then::Attach { session, routed, claimed: !known })
+}
+

@@ -1,0 +1,51 @@
+//! Why Jetway does not forward a call. Only [`crate::rescue`] turns one into a reply.
+
+use std::time::Duration;
+
+use jetway_config::SessionId;
+
+/// When to try again where nothing better is known.
+pub(crate) const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// Which bound a call ran into; the `limit` of an `overloaded` error and of the refusal metric.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Limit {
+    /// Requests of one connection that await their replies.
+    InFlight,
+    /// Sessions attached to one connection.
+    SessionsPerConnection,
+    /// A CLI server could not be started or reached.
+    ServerStart,
+    /// All CLI servers are in use or down.
+    Servers,
+}
+
+impl Limit {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Limit::InFlight => "max_in_flight",
+            Limit::SessionsPerConnection => "max_sessions_per_connection",
+            Limit::ServerStart => "cli_server_start",
+            Limit::Servers => "cli_servers",
+        }
+    }
+}
+
+/// Why a call was not forwarded, or had no answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// Nobody that Jetway knows.
+    Unauthenticated(String),
+    /// Unknown, or not the caller's: there is no telling which.
+    SessionNotFound,
+    /// Outside the tenant's method policy, or outside the catalogue.
+    MethodNotAllowed(String),
+    /// A limit is reached.
+    Overloaded(Limit, Duration),
+    /// The CLI server was lost before it answered.
+    Indeterminate { session: Option<SessionId> },
+    /// Jetway is about to stop.
+    Draining(Duration),
+    /// No request that the CLI would take.
+    Invalid(i64, String),
+}
