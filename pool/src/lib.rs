@@ -1,1 +1,32 @@
-//! TODO
+//! CLI servers: a process of each user's own, or a fleet of servers that run already.
+//!
+//! * [`ring`], `homes`, `circuit`, `slots`, `backoff`: the decisions. They do no I/O and read no clock.
+//! * `per_user`: processes, by `command` (which program, in what environment), `spawner` (so that none
+//!   outlives Jetway), `launch` (started, proved, stopped), `output` (its log lines), `strays` (what it leaves).
+//! * `fleet`: servers by address, their health watched by `probe`.
+//! * [`Pool`] is the one face of both; an [`Attachment`] is the right to use a server.
+//!
+//! This crate knows nothing of tenants' policies, of HTTP, or of who owns which session.
+
+mod backoff;
+mod circuit;
+mod command;
+mod error;
+mod fleet;
+mod homes;
+mod launch;
+mod output;
+mod per_user;
+mod pool;
+mod probe;
+pub mod ring;
+mod server;
+mod slots;
+mod spawner;
+mod strays;
+mod telemetry;
+
+pub use error::{CommandNotFound, Gone, Phase, PoolError, StartError, StopReason};
+pub use pool::Pool;
+pub use server::{Attachment, Readiness, Server, ServerId, ServerState, ServerStatus};
+pub use telemetry::describe;

@@ -1,0 +1,307 @@
+//! CLI servers that run already: the shell around [`Homes`] and [`Circuit`].
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use jetway_config::{
+    Identity,
+    pool::{Backend, Health},
+};
+use tokio::sync::watch;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::{info, warn};
+
+use crate::{
+    circuit::{Change, Circuit, Policy},
+    error::{Gone, PoolError},
+    homes::Homes,
+    probe::{self, Proved},
+    server::{Attachment, Keeper, Readiness, Server, ServerId, ServerState, ServerStatus},
+    telemetry,
+};
+
+/// After a failure the next probe comes soon: most often it settles whether the server is dead.
+const RECHECK: Duration = Duration::from_millis(250);
+
+pub(crate) struct Fleet {
+    backends: Vec<Backend>,
+    ids: Vec<ServerId>,
+    index: HashMap<ServerId, usize>,
+    health: Health,
+    state: Mutex<State>,
+    tasks: TaskTracker,
+    closing: CancellationToken,
+}
+
+struct State {
+    homes: Homes,
+    lives: Vec<Life>,
+    incarnations: u64,
+}
+
+/// What is known of one server.
+struct Life {
+    circuit: Circuit,
+    /// While the circuit is closed.
+    server: Option<Arc<Server>>,
+    times_up: u64,
+    rtt: Option<Duration>,
+    problem: Option<String>,
+}
+
+/// What a probe found.
+struct Answer {
+    rtt: Duration,
+    version: Option<String>,
+}
+
+impl Fleet {
+    /// Returns once every server has answered or failed its first probe.
+    pub(crate) async fn start(backends: &[Backend], health: &Health) -> Arc<Self> {
+        let ids: Vec<_> = backends.iter().map(|b| ServerId::new(b.address.to_string())).collect();
+        let homes = Homes::new(ids.iter().map(ServerId::as_str).zip(backends.iter().map(|b| b.weight)));
+        let untried =
+            || Life { circuit: Circuit::Trying, server: None, times_up: 0, rtt: None, problem: None };
+        let lives = ids.iter().map(|_| untried()).collect();
+        let fleet = Arc::new(Self {
+            backends: backends.to_vec(),
+            index: ids.iter().cloned().zip(0..).collect(),
+            ids,
+            health: health.clone(),
+            state: Mutex::new(State { homes, lives, incarnations: 0 }),
+            tasks: TaskTracker::new(),
+            closing: CancellationToken::new(),
+        });
+        let tried = Arc::new(tokio::sync::Semaphore::new(0));
+        for server in 0..fleet.backends.len() {
+            fleet.tasks.spawn(watch_over(fleet.clone(), server, tried.clone()));
+        }
+        // Each probe is bounded by its timeout, and so is this; the semaphore is never closed.
+        let _ = tried.acquire_many(fleet.backends.len() as u32).await;
+        fleet
+    }
+
+    pub(crate) fn home(self: &Arc<Self>, who: &Identity) -> Result<Attachment, PoolError> {
+        self.open()?;
+        let mut state = self.state();
+        let State { homes, lives, .. } = &mut *state;
+        let placed = homes.place(who, |server| lives[server].server.is_some());
+        match placed.and_then(|server| lives[server].server.clone()) {
+            Some(server) => Ok(Attachment::new(server, Some(who.clone()), self.clone())),
+            None => {
+                let now = Instant::now();
+                let soonest = lives.iter().map(|life| match life.circuit {
+                    Circuit::Open { until } => until.saturating_duration_since(now),
+                    _ => Duration::ZERO,
+                });
+                let retry_after = soonest.min().unwrap_or_default() + self.health.timeout;
+                Err(PoolError::NoServer { configured: lives.len(), retry_after })
+            }
+        }
+    }
+
+    pub(crate) fn attach(self: &Arc<Self>, id: &ServerId) -> Result<Attachment, PoolError> {
+        self.open()?;
+        let index = *self.index.get(id).ok_or_else(|| PoolError::NotRunning(id.clone()))?;
+        let mut state = self.state();
+        let State { homes, lives, .. } = &mut *state;
+        let Life { server, problem, .. } = &lives[index];
+        let server = server.clone().ok_or_else(|| PoolError::Unreachable {
+            server: id.clone(),
+            cause: problem.clone().unwrap_or_else(|| "not tried yet".to_owned()),
+            after: Duration::ZERO,
+        })?;
+        homes.visit(index);
+        Ok(Attachment::new(server, None, self.clone()))
+    }
+
+    fn open(&self) -> Result<(), PoolError> {
+        if self.closing.is_cancelled() { Err(PoolError::ShuttingDown) } else { Ok(()) }
+    }
+
+    pub(crate) fn status(&self) -> Vec<ServerStatus> {
+        let state = self.state();
+        let one = |(index, life): (usize, &Life)| {
+            let (attachments, users) = state.homes.load(index);
+            ServerStatus {
+                id: self.ids[index].clone(),
+                state: match life.circuit {
+                    Circuit::Trying => ServerState::Trying,
+                    Circuit::Closed { .. } => ServerState::Up,
+                    Circuit::Open { .. } => ServerState::Down,
+                },
+                address: Some(self.backends[index].address.to_string()),
+                pid: None,
+                version: life.server.as_ref().and_then(|s| s.version.clone()),
+                users,
+                attachments: attachments as usize,
+                uptime: life.server.as_ref().map(|s| s.since.elapsed()),
+                restarts: life.times_up.saturating_sub(1),
+                rtt: life.rtt,
+                problem: life.problem.clone(),
+            }
+        };
+        state.lives.iter().enumerate().map(|(index, life)| one((index, life))).collect()
+    }
+
+    pub(crate) fn ready(&self) -> Readiness {
+        let state = self.state();
+        let closing = self.closing.is_cancelled().then(|| "shutting down".to_owned());
+        let down = state.lives.iter().zip(&self.ids).filter(|(life, _)| life.server.is_none());
+        let reasons = down.map(|(life, id)| {
+            format!("{id} is down: {}", life.problem.as_deref().unwrap_or("not tried yet"))
+        });
+        let ready = closing.is_none() && state.lives.iter().any(|life| life.server.is_some());
+        Readiness { ready, reasons: closing.into_iter().chain(reasons).collect() }
+    }
+
+    pub(crate) fn close(&self) {
+        self.closing.cancel();
+        self.tasks.close();
+    }
+
+    /// The servers are not ours: only their watching ends.
+    pub(crate) async fn shutdown(&self) {
+        self.close();
+        self.tasks.wait().await;
+    }
+
+    fn record(&self, index: usize, outcome: Result<Answer, String>) {
+        let mut state = self.state();
+        let State { lives, incarnations, .. } = &mut *state;
+        let life = &mut lives[index];
+        match outcome {
+            Ok(Answer { rtt, version }) => {
+                life.rtt = Some(rtt);
+                if life.circuit.succeeded() == Change::CameUp {
+                    *incarnations += 1;
+                    life.times_up += 1;
+                    life.problem = None;
+                    life.server = Some(Arc::new(self.server(index, *incarnations, version)));
+                    telemetry::backend(&self.ids[index], true);
+                    info!(server = %self.ids[index], "CLI server is up");
+                }
+            }
+            Err(problem) => self.failed(index, life, problem),
+        }
+    }
+
+    fn failed(&self, index: usize, life: &mut Life, problem: String) {
+        let policy = Policy { failures: self.health.failures, cooldown: self.health.cooldown };
+        let change = life.circuit.failed(policy, Instant::now());
+        if change == Change::WentDown
+            && let Some(server) = life.server.take()
+        {
+            server.gone.send_replace(Some(Gone::Down { cause: problem.clone() }));
+        }
+        if change == Change::WentDown || life.problem.as_ref() != Some(&problem) {
+            warn!(server = %self.ids[index], problem, down = !life.circuit.is_closed(), "CLI server fails");
+        }
+        if !life.circuit.is_closed() {
+            telemetry::backend(&self.ids[index], false);
+        }
+        life.problem = Some(problem);
+    }
+
+    fn server(&self, index: usize, incarnation: u64, version: Option<String>) -> Server {
+        let backend = &self.backends[index];
+        Server {
+            id: self.ids[index].clone(),
+            incarnation,
+            host: backend.address.host.clone(),
+            port: backend.address.port,
+            token: backend.token.clone(),
+            state: backend.state.clone(),
+            pid: None,
+            version,
+            since: Instant::now(),
+            gone: watch::Sender::new(None),
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Keeper for Fleet {
+    fn released(&self, server: &Server, user: Option<&Identity>) {
+        if let Some(index) = self.index.get(&server.id) {
+            self.state().homes.release(*index, user);
+        }
+    }
+
+    /// A dial that failed is as good as a probe; one that succeeded proves only that somebody listens.
+    fn dialled(&self, server: &Server, failure: Option<&str>) {
+        let (Some(index), Some(failure)) = (self.index.get(&server.id), failure) else { return };
+        let mut state = self.state();
+        let life = &mut state.lives[*index];
+        if life.server.as_ref().is_some_and(|now| now.incarnation == server.incarnation) {
+            self.failed(*index, life, format!("cannot connect: {failure}"));
+        }
+    }
+}
+
+/// Probes one server over a connection that is kept, until the fleet closes.
+async fn watch_over(fleet: Arc<Fleet>, index: usize, tried: Arc<tokio::sync::Semaphore>) {
+    let mut kept = None;
+    let mut tried = Some(tried);
+    let probing = async {
+        loop {
+            let outcome = check(&fleet, index, &mut kept).await;
+            fleet.record(index, outcome);
+            if let Some(tried) = tried.take() {
+                tried.add_permits(1);
+            }
+            wait(&fleet, index, &mut kept).await;
+        }
+    };
+    fleet.closing.run_until_cancelled(probing).await;
+}
+
+/// One probe; after a failure the connection is not kept.
+async fn check(fleet: &Fleet, index: usize, kept: &mut Option<Proved>) -> Result<Answer, String> {
+    let Backend { address, token, .. } = &fleet.backends[index];
+    let begun = Instant::now();
+    let probe = async {
+        match kept.take() {
+            Some(proved) => probe::ping(&proved.peer).await.map(|_| proved),
+            None => probe::prove(&address.host, address.port, token.as_ref()).await,
+        }
+    };
+    let proved = match tokio::time::timeout(fleet.health.timeout, probe).await {
+        Ok(proved) => proved.map_err(|e| e.to_string())?,
+        Err(_) => return Err(format!("no answer within {:?}", fleet.health.timeout)),
+    };
+    let answer = Answer { rtt: begun.elapsed(), version: proved.version.clone() };
+    *kept = Some(proved);
+    Ok(answer)
+}
+
+/// Until the next probe is due: at once when the kept connection breaks, after the cooldown when down.
+async fn wait(fleet: &Fleet, index: usize, kept: &mut Option<Proved>) {
+    let due = match fleet.state().lives[index].circuit {
+        Circuit::Closed { failures: 0 } => Instant::now() + fleet.health.interval,
+        Circuit::Closed { .. } | Circuit::Trying => Instant::now() + fleet.health.interval.min(RECHECK),
+        Circuit::Open { until } => until,
+    };
+    let broken = async {
+        match kept {
+            // What a server tells everybody is not for us, but must be taken off the wire.
+            Some(proved) => while proved.incoming.recv().await.is_some() {},
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        () = tokio::time::sleep_until(due.into()) => {}
+        () = broken => {
+            *kept = None;
+            // A server that hangs up again and again is not probed in a tight loop.
+            tokio::time::sleep(fleet.health.interval.min(RECHECK) / 5).await;
+        }
+    }
+    fleet.state().lives[index].circuit.advance(Instant::now());
+}

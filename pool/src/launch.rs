@@ -1,0 +1,190 @@
+//! One CLI process of a user's own: started, proved, waited for, stopped.
+
+use std::{
+    ffi::{OsStr, OsString},
+    fmt::Write as _,
+    fs, io,
+    os::unix::fs::DirBuilderExt as _,
+    path::{Path, PathBuf},
+    process::{ExitStatus, Stdio},
+    time::{Duration, Instant},
+};
+
+use jetway_config::{Identity, SecretString};
+use nix::sys::signal::Signal;
+use tokio::{process::Command, time::timeout_at};
+
+use crate::{
+    command::{ARGUMENTS, GITHUB_TOKEN},
+    error::Phase,
+    output::Output,
+    probe::{self, ProbeError},
+    spawner::{Group, Spawner},
+    strays::MARK,
+};
+
+/// What a CLI may take to end after SIGTERM; it needs 30 to 150 ms, 3.1 s have been seen under load.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// How users' processes are started.
+pub(crate) struct Launcher {
+    pub(crate) program: PathBuf,
+    pub(crate) arguments: Vec<OsString>,
+    pub(crate) environment: Vec<(OsString, OsString)>,
+    /// Absolute: it becomes part of HOME.
+    pub(crate) state_dir: PathBuf,
+    pub(crate) start_timeout: Duration,
+    pub(crate) spawner: Spawner,
+}
+
+/// Why a process did not come up.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum LaunchError {
+    #[error("cannot prepare {}: {cause}", path.display())]
+    Prepare { path: PathBuf, cause: io::Error },
+    #[error("cannot start {}: {cause}", program.display())]
+    Spawn { program: PathBuf, cause: io::Error },
+    #[error("it ended ({status}){words}")]
+    Ended { status: String, words: String },
+    #[error("{0}")]
+    Probe(#[from] ProbeError),
+    #[error("not ready in time, waiting {phase}")]
+    Timeout { phase: Phase },
+}
+
+impl LaunchError {
+    /// Whether the same could go better a moment later.
+    pub(crate) fn is_worth_retrying(&self) -> bool {
+        match self {
+            Self::Ended { .. } => true,
+            Self::Probe(error) => !matches!(error, ProbeError::Protocol(_)),
+            // A host that is too slow does not get faster by more of the same.
+            Self::Timeout { .. } | Self::Prepare { .. } | Self::Spawn { .. } => false,
+        }
+    }
+}
+
+/// A process that is ready.
+pub(crate) struct Process {
+    group: Group,
+    output: Output,
+    pub(crate) pid: Option<u32>,
+    pub(crate) port: u16,
+    pub(crate) token: SecretString,
+    pub(crate) version: Option<String>,
+}
+
+impl Launcher {
+    /// Starts a process for `who`, whose children can be told by `mark`, and waits until it has proved itself.
+    /// Dropping the future kills it.
+    pub(crate) async fn launch(&self, who: &Identity, mark: &OsStr) -> Result<Process, LaunchError> {
+        let deadline = (Instant::now() + self.start_timeout).into();
+        let token = random_token();
+        let command = self.command(who, mark, &token)?;
+        let mut group = self
+            .spawner
+            .spawn(command)
+            .await
+            .map_err(|cause| LaunchError::Spawn { program: self.program.clone(), cause })?;
+        let (stdout, stderr) = (group.child.stdout.take(), group.child.stderr.take());
+        let (mut output, announced) = Output::read(stdout, stderr, who, self.secrets(&token));
+        let token = SecretString::new(token);
+
+        let port = tokio::select! {
+            Ok(port) = announced => port,
+            status = group.ended() => return Err(ended(status, &mut output).await),
+            () = tokio::time::sleep_until(deadline) => {
+                return Err(LaunchError::Timeout { phase: Phase::Announcement });
+            }
+        };
+        let proved = tokio::select! {
+            proved = timeout_at(deadline, probe::prove("127.0.0.1", port, Some(&token))) => proved,
+            status = group.ended() => return Err(ended(status, &mut output).await),
+        };
+        let proved = proved.map_err(|_| LaunchError::Timeout { phase: Phase::Probe })??;
+        let pid = group.child.id();
+        Ok(Process { group, output, pid, port, token, version: proved.version })
+    }
+
+    fn command(&self, who: &Identity, mark: &OsStr, token: &str) -> Result<Command, LaunchError> {
+        let home = self.state_dir.join(who.tenant.as_str()).join(who.user.as_str());
+        let workspace = home.join("workspace");
+        let copilot_home = home.join(".copilot");
+        for dir in [&workspace, &copilot_home] {
+            private_dir(dir).map_err(|cause| LaunchError::Prepare { path: dir.clone(), cause })?;
+        }
+        let mut command = Command::new(&self.program);
+        command
+            .args(&self.arguments)
+            .args(ARGUMENTS)
+            .current_dir(workspace)
+            .env_clear()
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
+            .env("HOME", &home)
+            .env("COPILOT_HOME", copilot_home)
+            // The keyring is the operator's, not the user's.
+            .env("COPILOT_DISABLE_KEYTAR", "1")
+            // Never in argv: `ps` shows that to everybody.
+            .env("COPILOT_CONNECTION_TOKEN", token)
+            .env(MARK, mark)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        Ok(command)
+    }
+
+    /// What its output must not show.
+    fn secrets(&self, token: &str) -> Vec<String> {
+        let inherited = self.environment.iter().filter(|(name, _)| name == GITHUB_TOKEN);
+        let inherited = inherited.filter_map(|(_, value)| value.to_str().map(str::to_owned));
+        inherited.filter(|value| !value.is_empty()).chain([token.to_owned()]).collect()
+    }
+}
+
+impl Process {
+    /// Waits for its end. Cancel safe.
+    pub(crate) async fn ended(&mut self) -> String {
+        describe(self.group.ended().await)
+    }
+
+    /// Asks it to end, insists after a while or at once when `hurry` completes, and reaps it.
+    pub(crate) async fn stop(&mut self, hurry: impl Future<Output = ()>) -> String {
+        self.group.signal(Signal::SIGTERM);
+        tokio::select! {
+            status = self.ended() => return status,
+            () = tokio::time::sleep(GRACE) => {}
+            () = hurry => {}
+        }
+        self.group.signal(Signal::SIGKILL);
+        self.ended().await
+    }
+
+    /// What it said last.
+    pub(crate) async fn last_words(&mut self) -> String {
+        self.output.last_words().await
+    }
+}
+
+async fn ended(status: io::Result<ExitStatus>, output: &mut Output) -> LaunchError {
+    let words = output.last_words().await;
+    let words = if words.is_empty() { words } else { format!(": {words}") };
+    LaunchError::Ended { status: describe(status), words }
+}
+
+fn describe(status: io::Result<ExitStatus>) -> String {
+    status.map_or_else(|e| e.to_string(), |status| status.to_string())
+}
+
+/// Makes `dir` and its parents; what it makes is open to its owner only.
+pub(crate) fn private_dir(dir: &Path) -> io::Result<()> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)
+}
+
+/// 256 random bits in hex.
+fn random_token() -> String {
+    rand::random::<[u8; 32]>().iter().fold(String::with_capacity(64), |mut hex, byte| {
+        // Writing to a String cannot fail.
+        let _ = write!(hex, "{byte:02x}");
+        hex
+    })
+}

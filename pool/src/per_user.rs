@@ -1,0 +1,408 @@
+//! A process of each user's own: the shell around [`Slots`].
+
+use std::{
+    fs::File,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use jetway_config::{Identity, pool::Process as Settings, pool::Sandbox};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::{debug, info, warn};
+
+use crate::{
+    command::{self, GITHUB_TOKEN, Host},
+    error::{Gone, Phase, PoolError, StartError, StopReason},
+    launch::{LaunchError, Launcher, Process, private_dir},
+    server::{Attachment, Keeper, Readiness, Server, ServerId, ServerState, ServerStatus},
+    slots::{Slot, Slots, Want},
+    spawner::Spawner,
+    strays::{Mark, Marks},
+    telemetry,
+};
+
+/// A user whose CLI died again and again waits so long without hearing of it; longer waits are refused.
+const LONGEST_DELAY: Duration = Duration::from_secs(1);
+/// What callers are told when every process is in use: about a turn's time.
+const FULL_RETRY: Duration = Duration::from_secs(5);
+/// Between two looks for strays: each reads all of /proc.
+const SWEEP_EVERY: Duration = Duration::from_secs(1);
+/// How often the idle ones are looked for.
+const TICK: Duration = Duration::from_millis(500);
+
+/// Told once, when a process has come up, could not, or has ended.
+type Ticket = Arc<watch::Sender<Option<Result<(), PoolError>>>>;
+
+#[derive(Clone)]
+struct Running {
+    server: Arc<Server>,
+    stop: Arc<watch::Sender<Option<StopReason>>>,
+}
+
+pub(crate) struct PerUser {
+    launcher: Launcher,
+    marks: Marks,
+    idle_timeout: Duration,
+    attempts: u32,
+    max: usize,
+    slots: Mutex<Slots<Running, Ticket>>,
+    /// Held by every process until it is reaped: `max` holds even while one makes room for another.
+    room: Arc<Semaphore>,
+    incarnations: AtomicU64,
+    strays: Notify,
+    tasks: TaskTracker,
+    /// No more launches; what runs is asked to end.
+    closing: CancellationToken,
+    /// What still runs is killed.
+    hurry: CancellationToken,
+    /// The lock on the state directory.
+    _lock: File,
+}
+
+impl PerUser {
+    pub(crate) async fn start(settings: &Settings, attempts: u32) -> Result<Arc<Self>, StartError> {
+        match settings.sandbox {
+            Sandbox::Bwrap => return Err(StartError::Sandbox),
+            Sandbox::Auto => {
+                warn!("users' CLI processes run without a sandbox: one can read another's files")
+            }
+            Sandbox::None => {}
+        }
+        let (program, arguments) = command::resolve(&settings.command, &Host::current())?;
+        let environment = command::inherited(std::env::vars_os());
+        if environment.iter().any(|(name, _)| name == GITHUB_TOKEN) {
+            warn!("{GITHUB_TOKEN} is set: every user's CLI logs in with it, and users' shells can read it");
+        }
+        let (state_dir, lock) = lock_state_dir(settings)?;
+        info!(program = %program.display(), state_dir = %state_dir.display(), "a CLI process for every user");
+        let spawner = Spawner::new().map_err(StartError::Thread)?;
+        let start_timeout = settings.start_timeout;
+        let pool = Arc::new(Self {
+            marks: Marks::new(&state_dir),
+            launcher: Launcher { program, arguments, environment, state_dir, start_timeout, spawner },
+            idle_timeout: settings.idle_timeout,
+            attempts,
+            max: settings.max_processes,
+            slots: Mutex::new(Slots::new(settings.max_processes)),
+            room: Arc::new(Semaphore::new(settings.max_processes)),
+            incarnations: AtomicU64::new(1),
+            strays: Notify::new(),
+            tasks: TaskTracker::new(),
+            closing: CancellationToken::new(),
+            hurry: CancellationToken::new(),
+            _lock: lock,
+        });
+        // What an earlier Jetway left when it was killed.
+        pool.sweep().await;
+        pool.tasks.spawn(stop_idle(pool.clone()));
+        pool.tasks.spawn(sweep_strays(pool.clone()));
+        Ok(pool)
+    }
+
+    pub(crate) async fn home(self: &Arc<Self>, who: &Identity) -> Result<Attachment, PoolError> {
+        // Ends: a process that comes up and dies again and again ends in a refusal within seconds.
+        loop {
+            let ticket = match self.want(who)? {
+                Ok(attachment) => return Ok(attachment),
+                Err(ticket) => ticket,
+            };
+            let mut told = ticket.subscribe();
+            // Else it is up, or an old one is gone and a new one is to be started.
+            if let Ok(Some(Err(error))) = told.wait_for(Option::is_some).await.as_deref() {
+                return Err(error.clone());
+            }
+        }
+    }
+
+    /// An attachment, or what to wait for.
+    fn want(self: &Arc<Self>, who: &Identity) -> Result<Result<Attachment, Ticket>, PoolError> {
+        let mut slots = self.slots();
+        // Under the lock: shutdown waits for what was spawned before it closed the tracker.
+        if self.closing.is_cancelled() {
+            return Err(PoolError::ShuttingDown);
+        }
+        let ticket = || Arc::new(watch::Sender::new(None));
+        match slots.want(who, Instant::now(), LONGEST_DELAY, ticket) {
+            Want::Attached(running) => Ok(Ok(self.attachment(running, who))),
+            Want::Wait(ticket) => Ok(Err(ticket)),
+            Want::Start { ticket, delay, evicted } => {
+                if let Some(evicted) = evicted {
+                    evicted.stop.send_replace(Some(StopReason::Evicted));
+                }
+                // A task of its own: whoever waits may go away without taking it from the others.
+                self.tasks.spawn(self.clone().run(who.clone(), delay));
+                Ok(Err(ticket))
+            }
+            Want::Backoff { failures, remaining } => {
+                Err(PoolError::CrashLoop { failures, retry_after: remaining })
+            }
+            Want::Full => Err(PoolError::Full { limit: self.max, retry_after: FULL_RETRY }),
+        }
+    }
+
+    pub(crate) fn attach(self: &Arc<Self>, id: &ServerId) -> Result<Attachment, PoolError> {
+        let not_running = || PoolError::NotRunning(id.clone());
+        let who = id.user().ok_or_else(not_running)?;
+        if self.closing.is_cancelled() {
+            return Err(PoolError::ShuttingDown);
+        }
+        let running = self.slots().attach(&who, Instant::now()).ok_or_else(not_running)?;
+        Ok(self.attachment(running, &who))
+    }
+
+    fn attachment(self: &Arc<Self>, running: Running, who: &Identity) -> Attachment {
+        Attachment::new(running.server, Some(who.clone()), self.clone())
+    }
+
+    /// A process's life, from its slot taken to its slot free.
+    async fn run(self: Arc<Self>, who: Identity, delay: Duration) {
+        let begun = Instant::now();
+        let mut vacate = Vacate { pool: &self, who: &who, outcome: Some(Err(PoolError::ShuttingDown)) };
+        let came_up = tokio::select! {
+            came_up = self.bring_up(&who, delay) => came_up,
+            () = self.closing.cancelled() => Err(PoolError::ShuttingDown),
+        };
+        telemetry::spawned(came_up.as_ref().map(|_| begun.elapsed()));
+        let (mut process, mark, permit) = match came_up {
+            Ok(up) => up,
+            Err(error) => {
+                warn!(tenant = %who.tenant, user = %who.user, %error, "no CLI process");
+                vacate.outcome = Some(Err(error));
+                return;
+            }
+        };
+        let server = Arc::new(self.server(&who, &process));
+        info!(tenant = %who.tenant, user = %who.user, pid = process.pid, port = process.port,
+            version = process.version, took_ms = begun.elapsed().as_millis() as u64, "CLI process ready");
+        let stop = Arc::new(watch::Sender::new(None));
+        let mut stopped = stop.subscribe();
+        let running = Running { server: server.clone(), stop };
+        tell(self.slots().started(&who, running, Instant::now()), Ok(()));
+        vacate.outcome = Some(Ok(()));
+
+        let reason = tokio::select! {
+            status = process.ended() => Err(status),
+            reason = stopped.wait_for(Option::is_some) => Ok(reason.ok().and_then(|r| *r)),
+            () = self.closing.cancelled() => Ok(None),
+        };
+        let gone = match reason {
+            Err(status) => {
+                let words = process.last_words().await;
+                warn!(tenant = %who.tenant, user = %who.user, status, words, "CLI process ended by itself");
+                vacate.died_after(server.since.elapsed());
+                Gone::Exited { status }
+            }
+            Ok(reason) => {
+                let reason = reason.unwrap_or(StopReason::Shutdown);
+                let status = process.stop(self.hurry.cancelled()).await;
+                info!(tenant = %who.tenant, user = %who.user, %reason, status, "CLI process stopped");
+                Gone::Stopped(reason)
+            }
+        };
+        telemetry::stopped(&gone);
+        drop(mark);
+        self.strays.notify_one();
+        drop(permit);
+        // First the slot: who hears that the server is gone may ask for another at once.
+        drop(vacate);
+        server.gone.send_replace(Some(gone));
+    }
+
+    /// A process that is ready, its mark, and its place among the processes.
+    async fn bring_up(
+        &self,
+        who: &Identity,
+        mut delay: Duration,
+    ) -> Result<(Process, Mark, OwnedSemaphorePermit), PoolError> {
+        let begun = Instant::now();
+        let timeout = |phase| PoolError::StartTimeout { phase, after: begun.elapsed() };
+        let room = tokio::time::timeout(self.launcher.start_timeout, self.room.clone().acquire_owned());
+        let permit = room.await.map_err(|_| timeout(Phase::Room))?.map_err(|_| PoolError::ShuttingDown)?;
+        for attempt in 1.. {
+            tokio::time::sleep(delay).await;
+            let mark = self.marks.mark();
+            let error = match self.launcher.launch(who, mark.as_os_str()).await {
+                Ok(process) => return Ok((process, mark, permit)),
+                Err(error) => error,
+            };
+            drop(mark);
+            self.strays.notify_one();
+            let now = Instant::now();
+            delay = {
+                let mut slots = self.slots();
+                slots.died(who, Duration::ZERO, now);
+                slots.delay(who, now)
+            };
+            if let LaunchError::Timeout { phase } = error {
+                return Err(timeout(phase));
+            }
+            if attempt >= self.attempts || !error.is_worth_retrying() {
+                let (cause, after) = (error.to_string(), begun.elapsed());
+                return Err(PoolError::Launch { cause, attempts: attempt, after });
+            }
+            debug!(tenant = %who.tenant, user = %who.user, attempt, %error, "CLI process did not come up");
+        }
+        Err(PoolError::ShuttingDown)
+    }
+
+    fn server(&self, who: &Identity, process: &Process) -> Server {
+        Server {
+            id: ServerId::of_user(who),
+            incarnation: self.incarnations.fetch_add(1, Ordering::Relaxed),
+            host: "127.0.0.1".to_owned(),
+            port: process.port,
+            token: Some(process.token.clone()),
+            state: None,
+            pid: process.pid,
+            version: process.version.clone(),
+            since: Instant::now(),
+            gone: watch::Sender::new(None),
+        }
+    }
+
+    pub(crate) fn status(&self) -> Vec<ServerStatus> {
+        let slots = self.slots();
+        let all = slots.iter().map(|(who, slot)| {
+            let (state, server, attachments) = match slot {
+                Slot::Starting { .. } => (ServerState::Starting, None, 0),
+                Slot::Running { server, attachments, .. } => {
+                    (ServerState::Up, Some(&server.server), *attachments)
+                }
+                Slot::Stopping { .. } => (ServerState::Stopping, None, 0),
+            };
+            ServerStatus {
+                id: ServerId::of_user(who),
+                state,
+                address: server.map(|s| s.address()),
+                pid: server.and_then(|s| s.pid),
+                version: server.and_then(|s| s.version.clone()),
+                users: usize::from(attachments > 0),
+                attachments,
+                uptime: server.map(|s| s.since.elapsed()),
+                restarts: slots.deaths(who).into(),
+                rtt: None,
+                problem: None,
+            }
+        });
+        all.collect()
+    }
+
+    pub(crate) fn ready(&self) -> Readiness {
+        let mut reasons = Vec::new();
+        if self.closing.is_cancelled() {
+            reasons.push("shutting down".to_owned());
+        }
+        if !command::is_executable(&self.launcher.program) {
+            reasons.push(format!("{} cannot be started any more", self.launcher.program.display()));
+        }
+        Readiness { ready: reasons.is_empty(), reasons }
+    }
+
+    /// No more launches, and everything on its way out.
+    pub(crate) fn close(&self) {
+        let _launches_wait = self.slots();
+        self.closing.cancel();
+        self.tasks.close();
+    }
+
+    pub(crate) async fn shutdown(&self, deadline: Instant) {
+        self.close();
+        if tokio::time::timeout_at(deadline.into(), self.tasks.wait()).await.is_err() {
+            self.hurry.cancel();
+            // Nothing survives SIGKILL: this is the time that reaping takes.
+            self.tasks.wait().await;
+        }
+        self.sweep().await;
+    }
+
+    async fn sweep(&self) {
+        let marks = self.marks.clone();
+        match tokio::task::spawn_blocking(move || marks.sweep()).await {
+            Ok(0) | Err(_) => {}
+            Ok(strays) => info!(strays, "killed what ended CLI processes had left running"),
+        }
+    }
+
+    fn slots(&self) -> MutexGuard<'_, Slots<Running, Ticket>> {
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Keeper for PerUser {
+    fn released(&self, server: &Server, user: Option<&Identity>) {
+        if let Some(who) = user {
+            let same = |running: &Running| running.server.incarnation == server.incarnation;
+            self.slots().release(who, Instant::now(), same);
+        }
+    }
+
+    /// Whether a process lives is seen by its end, not by its dials.
+    fn dialled(&self, _: &Server, _: Option<&str>) {}
+}
+
+/// Frees the slot of a process's task, however that ends, and tells those who wait.
+struct Vacate<'a> {
+    pool: &'a PerUser,
+    who: &'a Identity,
+    outcome: Option<Result<(), PoolError>>,
+}
+
+impl Vacate<'_> {
+    fn died_after(&self, ran_for: Duration) {
+        self.pool.slots().died(self.who, ran_for, Instant::now());
+    }
+}
+
+impl Drop for Vacate<'_> {
+    fn drop(&mut self) {
+        let waiting = self.pool.slots().ended(self.who);
+        tell(waiting, self.outcome.take().unwrap_or(Ok(())));
+    }
+}
+
+fn tell(waiting: Option<Ticket>, outcome: Result<(), PoolError>) {
+    if let Some(ticket) = waiting {
+        ticket.send_replace(Some(outcome));
+    }
+}
+
+async fn stop_idle(pool: Arc<PerUser>) {
+    let mut tick = tokio::time::interval(TICK);
+    while pool.closing.run_until_cancelled(tick.tick()).await.is_some() {
+        let now = Instant::now();
+        let mut slots = pool.slots();
+        for idle in slots.stop_idle(pool.idle_timeout, now, || Arc::new(watch::Sender::new(None))) {
+            idle.stop.send_replace(Some(StopReason::Idle));
+        }
+        slots.forget(now);
+    }
+}
+
+async fn sweep_strays(pool: Arc<PerUser>) {
+    let needed = async {
+        loop {
+            pool.strays.notified().await;
+            pool.sweep().await;
+            tokio::time::sleep(SWEEP_EVERY).await;
+        }
+    };
+    pool.closing.run_until_cancelled(needed).await;
+}
+
+/// Makes the state directory and locks it: it is ours until the file is closed.
+fn lock_state_dir(settings: &Settings) -> Result<(std::path::PathBuf, File), StartError> {
+    let path = &settings.state_dir;
+    let failed = |cause| StartError::StateDir { path: path.clone(), cause };
+    private_dir(path).map_err(failed)?;
+    let path = path.canonicalize().map_err(failed)?;
+    let dir = File::open(&path).map_err(failed)?;
+    match dir.try_lock() {
+        Ok(()) => Ok((path, dir)),
+        Err(std::fs::TryLockError::WouldBlock) => Err(StartError::StateDirInUse { path }),
+        Err(std::fs::TryLockError::Error(cause)) => Err(failed(cause)),
+    }
+}

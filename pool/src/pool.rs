@@ -1,0 +1,106 @@
+//! One face for both ways to have CLI servers.
+
+use std::{sync::Arc, time::Instant};
+
+use jetway_config::{
+    Identity, Limits,
+    pool::{Pool as Settings, PoolMode},
+};
+
+use crate::{
+    error::{PoolError, StartError},
+    fleet::Fleet,
+    per_user::PerUser,
+    server::{Attachment, Readiness, ServerId, ServerStatus},
+};
+
+/// The CLI servers. Clones are cheap and the same pool; the last one to go takes the processes with it,
+/// though without waiting for them: see [`Pool::shutdown`].
+#[derive(Clone)]
+pub struct Pool(Arc<Inner>);
+
+struct Inner(Kind);
+
+enum Kind {
+    PerUser(Arc<PerUser>),
+    Fleet(Arc<Fleet>),
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        match &self.0 {
+            Kind::PerUser(pool) => pool.close(),
+            Kind::Fleet(fleet) => fleet.close(),
+        }
+    }
+}
+
+impl Pool {
+    /// A pool as `[pool]` says. In per-user mode it finds the CLI and locks the state directory; on a fleet it
+    /// returns when each server has answered its first probe or failed it.
+    ///
+    /// # Errors
+    ///
+    /// What only the operator can mend. A fleet that is down is not among that: it may come up.
+    pub async fn start(settings: &Settings, limits: &Limits) -> Result<Self, StartError> {
+        let kind = match settings.mode {
+            PoolMode::PerUser => {
+                Kind::PerUser(PerUser::start(&settings.process, limits.cli_start_attempts).await?)
+            }
+            PoolMode::Fleet => Kind::Fleet(Fleet::start(&settings.fleet, &settings.health).await),
+        };
+        Ok(Self(Arc::new(Inner(kind))))
+    }
+
+    /// The server on which `who` is at home. Per-user: their process, started if need be, once for all who ask;
+    /// a caller that goes away does not stop the start. Fleet: the server on which they are, or where the ring
+    /// places them. Cancel safe.
+    ///
+    /// # Errors
+    ///
+    /// Any [`PoolError`] but `NotRunning` and `Unreachable`.
+    pub async fn home(&self, who: &Identity) -> Result<Attachment, PoolError> {
+        match &self.0.0 {
+            Kind::PerUser(pool) => pool.home(who).await,
+            Kind::Fleet(fleet) => fleet.home(who),
+        }
+    }
+
+    /// Use of a given server, for a session that lives elsewhere than at its caller's home.
+    ///
+    /// # Errors
+    ///
+    /// `NotRunning` for a process that does not run (`home` of its user starts it) and for a server that is not
+    /// configured, `Unreachable` for one that is down, `ShuttingDown`.
+    pub fn attach(&self, id: &ServerId) -> Result<Attachment, PoolError> {
+        match &self.0.0 {
+            Kind::PerUser(pool) => pool.attach(id),
+            Kind::Fleet(fleet) => fleet.attach(id),
+        }
+    }
+
+    /// Every server, in no order (per-user) or as configured (fleet).
+    pub fn status(&self) -> Vec<ServerStatus> {
+        match &self.0.0 {
+            Kind::PerUser(pool) => pool.status(),
+            Kind::Fleet(fleet) => fleet.status(),
+        }
+    }
+
+    /// Whether work can be taken.
+    pub fn ready(&self) -> Readiness {
+        match &self.0.0 {
+            Kind::PerUser(pool) => pool.ready(),
+            Kind::Fleet(fleet) => fleet.ready(),
+        }
+    }
+
+    /// Ends all processes and the watching of the fleet, and waits for that. What has not ended by `deadline` is
+    /// killed. From now on `home` and `attach` fail with `ShuttingDown`.
+    pub async fn shutdown(&self, deadline: Instant) {
+        match &self.0.0 {
+            Kind::PerUser(pool) => pool.shutdown(deadline).await,
+            Kind::Fleet(fleet) => fleet.shutdown().await,
+        }
+    }
+}

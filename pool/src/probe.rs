@@ -1,0 +1,59 @@
+//! Does a server speak our protocol? `connect` and `ping`, as an SDK begins.
+
+use jetway_config::{SecretString, limits::FRAME_HEADER_BYTES};
+use jetway_wire::{
+    frame::Caps,
+    peer::{CallError, Incoming, Peer, connect_params},
+};
+use serde_json::{Value, json};
+use tokio::{net::TcpStream, sync::mpsc};
+
+/// The protocol of the SDKs that Jetway serves.
+const PROTOCOL: i64 = 3;
+/// A probe's answers are short; but a server tells every connection about its sessions' lives.
+const CAPS: Caps = Caps { header: FRAME_HEADER_BYTES, body: 1 << 20 };
+/// JSON-RPC's "method not found": servers before `connect` had none, and SDKs take that well.
+const METHOD_NOT_FOUND: i64 = -32601;
+
+/// Why a server does not pass.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ProbeError {
+    #[error("cannot connect: {0}")]
+    Dial(#[from] std::io::Error),
+    #[error("`{0}`: {1}")]
+    Call(&'static str, CallError),
+    #[error("it speaks protocol version {0}, not {PROTOCOL}")]
+    Protocol(Value),
+}
+
+/// A connection over which a server has proved itself.
+#[derive(Debug)]
+pub(crate) struct Proved {
+    pub(crate) version: Option<String>,
+    pub(crate) peer: Peer,
+    /// Ends when the server closes the connection. What comes out of it is to be taken and ignored.
+    pub(crate) incoming: mpsc::Receiver<Incoming>,
+}
+
+/// Connects, authenticates, pings. Without a limit in time: wrap it in one.
+pub(crate) async fn prove(host: &str, port: u16, token: Option<&SecretString>) -> Result<Proved, ProbeError> {
+    let stream = TcpStream::connect((host, port)).await?;
+    stream.set_nodelay(true)?;
+    let (peer, incoming) = Peer::new(stream, CAPS);
+    let hello = match peer.call("connect", connect_params(token.map(|t| t.expose().as_str()))).await {
+        Err(CallError::Refused { code: METHOD_NOT_FOUND, .. }) => Value::Null,
+        hello => hello.map_err(|e| ProbeError::Call("connect", e))?,
+    };
+    let pong = ping(&peer).await?;
+    for protocol in [&hello["protocolVersion"], &pong["protocolVersion"]] {
+        if !protocol.is_null() && protocol.as_i64() != Some(PROTOCOL) {
+            return Err(ProbeError::Protocol(protocol.clone()));
+        }
+    }
+    Ok(Proved { version: hello["version"].as_str().map(str::to_owned), peer, incoming })
+}
+
+/// Whether the server still answers.
+pub(crate) async fn ping(peer: &Peer) -> Result<Value, ProbeError> {
+    peer.call("ping", json!({})).await.map_err(|e| ProbeError::Call("ping", e))
+}

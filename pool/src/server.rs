@@ -1,0 +1,247 @@
+//! One CLI server as its users see it, and the right to use it.
+
+use std::{
+    fmt,
+    ops::Deref,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use jetway_config::{Identity, pool::StateName, secret::SecretString};
+use tokio::{net::TcpStream, sync::watch};
+
+use crate::error::{Gone, PoolError};
+
+/// How long a connection to a server that is thought to be up may take.
+const DIAL_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// A server's name: `<tenant>/<user>` for a user's own process, `<host>:<port>` in a fleet. It stays the same
+/// over restarts; [`Server::incarnation`] does not.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ServerId(Arc<str>);
+
+impl ServerId {
+    /// A name from where it was kept; whether it names a server is seen when it is used.
+    pub fn new(name: impl Into<Arc<str>>) -> Self {
+        Self(name.into())
+    }
+
+    /// The name of the process of `who`.
+    pub fn of_user(who: &Identity) -> Self {
+        Self(who.to_string().into())
+    }
+
+    /// Whose process it names, if it can name one.
+    pub(crate) fn user(&self) -> Option<Identity> {
+        let (tenant, user) = self.0.split_once('/')?;
+        Some(Identity { tenant: tenant.parse().ok()?, user: user.parse().ok()? })
+    }
+
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for ServerId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for ServerId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&*self.0, f)
+    }
+}
+
+/// One life of a CLI server: a process until it ends, or a fleet's server from when it is up until it is down.
+#[derive(Debug)]
+pub struct Server {
+    pub(crate) id: ServerId,
+    pub(crate) incarnation: u64,
+    pub(crate) host: String,
+    pub(crate) port: u16,
+    pub(crate) token: Option<SecretString>,
+    pub(crate) state: Option<StateName>,
+    pub(crate) pid: Option<u32>,
+    pub(crate) version: Option<String>,
+    pub(crate) since: Instant,
+    pub(crate) gone: watch::Sender<Option<Gone>>,
+}
+
+impl Server {
+    /// Its name.
+    pub fn id(&self) -> &ServerId {
+        &self.id
+    }
+
+    /// Different for every life of a server of this pool: what was loaded in another one is no longer in memory.
+    pub fn incarnation(&self) -> u64 {
+        self.incarnation
+    }
+
+    /// What to send as `token` in `connect`.
+    pub fn token(&self) -> Option<&SecretString> {
+        self.token.as_ref()
+    }
+
+    /// The name of the state directory that it shares with other servers, if it shares one.
+    pub fn state(&self) -> Option<&StateName> {
+        self.state.as_ref()
+    }
+
+    /// `host:port`.
+    pub fn address(&self) -> String {
+        let Self { host, port, .. } = self;
+        if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+    }
+
+    /// The process id, where it is a process of Jetway's.
+    pub fn pid(&self) -> Option<u32> {
+        self.pid
+    }
+
+    /// The CLI's version, as it told.
+    pub fn version(&self) -> Option<&str> {
+        self.version.as_deref()
+    }
+
+    /// Why it is gone, if it is.
+    pub fn gone(&self) -> Option<Gone> {
+        self.gone.borrow().clone()
+    }
+}
+
+/// Who keeps account of a server's use.
+pub(crate) trait Keeper: Send + Sync {
+    /// An attachment ends. Called from `Drop`: neither waits nor does I/O.
+    fn released(&self, server: &Server, user: Option<&Identity>);
+    /// How a dial ended.
+    fn dialled(&self, server: &Server, failure: Option<&str>);
+}
+
+/// Use of a server: it counts as load, and keeps an idle process from being stopped, while it lives.
+pub struct Attachment {
+    server: Arc<Server>,
+    user: Option<Identity>,
+    keeper: Arc<dyn Keeper>,
+}
+
+impl Attachment {
+    /// The keeper has counted it already.
+    pub(crate) fn new(server: Arc<Server>, user: Option<Identity>, keeper: Arc<dyn Keeper>) -> Self {
+        Self { server, user, keeper }
+    }
+
+    /// The server, which may be looked at for longer than it is used.
+    pub fn server(&self) -> &Arc<Server> {
+        &self.server
+    }
+
+    /// A connection, before its `connect` request, without Nagle's delay.
+    ///
+    /// # Errors
+    ///
+    /// [`PoolError::Unreachable`]; for a server of a fleet it counts towards opening the circuit.
+    pub async fn dial(&self) -> Result<TcpStream, PoolError> {
+        let begun = Instant::now();
+        let connect = async {
+            let stream = TcpStream::connect((self.host.as_str(), self.port)).await?;
+            stream.set_nodelay(true)?;
+            std::io::Result::Ok(stream)
+        };
+        let outcome = match tokio::time::timeout(DIAL_TIMEOUT, connect).await {
+            Ok(outcome) => outcome.map_err(|e| e.to_string()),
+            Err(_) => Err("no answer to a connection attempt".to_owned()),
+        };
+        self.keeper.dialled(&self.server, outcome.as_ref().err().map(String::as_str));
+        outcome.map_err(|cause| PoolError::Unreachable {
+            server: self.id.clone(),
+            cause,
+            after: begun.elapsed(),
+        })
+    }
+
+    /// Waits until the server is gone, and tells why. Cancel safe.
+    pub async fn closed(&self) -> Gone {
+        let mut gone = self.server.gone.subscribe();
+        match gone.wait_for(Option::is_some).await {
+            Ok(cause) => cause.clone(),
+            Err(_) => None,
+        }
+        // The sender is in the server, which this attachment holds.
+        .unwrap_or(Gone::Stopped(crate::StopReason::Shutdown))
+    }
+}
+
+impl Deref for Attachment {
+    type Target = Server;
+
+    fn deref(&self) -> &Server {
+        &self.server
+    }
+}
+
+impl Drop for Attachment {
+    fn drop(&mut self) {
+        self.keeper.released(&self.server, self.user.as_ref());
+    }
+}
+
+impl fmt::Debug for Attachment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Attachment").field("server", &self.server.id).field("user", &self.user).finish()
+    }
+}
+
+/// What a server is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ServerState {
+    /// A process that has been started and is not ready yet.
+    Starting,
+    /// Can be used.
+    Up,
+    /// A fleet's server that failed too often and is left alone.
+    Down,
+    /// A fleet's server that is tried again.
+    Trying,
+    /// A process that was told to end.
+    Stopping,
+}
+
+/// One server, for `/admin/v1` and `jetway status`.
+#[derive(Debug, Clone)]
+pub struct ServerStatus {
+    /// Its name.
+    pub id: ServerId,
+    /// What it is doing.
+    pub state: ServerState,
+    /// `host:port`, once it is known.
+    pub address: Option<String>,
+    /// Of a process.
+    pub pid: Option<u32>,
+    /// The CLI's version, as it told.
+    pub version: Option<String>,
+    /// Users who are attached and at home there.
+    pub users: usize,
+    /// Attachments.
+    pub attachments: usize,
+    /// Since it came up.
+    pub uptime: Option<Duration>,
+    /// How often it has come up again.
+    pub restarts: u64,
+    /// The last `ping`, of a fleet's server.
+    pub rtt: Option<Duration>,
+    /// What failed last, of a server that is down.
+    pub problem: Option<String>,
+}
+
+/// Whether work can be taken, for `/readyz`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Readiness {
+    /// Whether it can.
+    pub ready: bool,
+    /// Why not; when ready, what is still wrong.
+    pub reasons: Vec<String>,
+}

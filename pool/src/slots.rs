@@ -1,0 +1,194 @@
+//! Which users have a process, and who must make room. Pure: no processes, no clock, no waiting.
+//!
+//! A slot is `Starting → Running → Stopping → gone`, or falls out of any of these when its process ends.
+//! `S` is a running server, `T` a ticket that tells those who wait when a slot leaves its state.
+
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
+
+use jetway_config::Identity;
+
+use crate::backoff::Backoff;
+
+/// How long a process that has just come up waits for those who wanted it, before it may be taken from them.
+const FRESH: Duration = Duration::from_secs(1);
+
+pub(crate) struct Slots<S, T> {
+    max: usize,
+    slots: HashMap<Identity, Slot<S, T>>,
+    /// Users whose CLI died lately: forgotten by [`Slots::forget`].
+    deaths: HashMap<Identity, Backoff>,
+}
+
+pub(crate) enum Slot<S, T> {
+    Starting {
+        ticket: T,
+    },
+    /// `fresh`: those who waited for it have not attached yet.
+    Running {
+        server: S,
+        attachments: usize,
+        used: Instant,
+        fresh: bool,
+    },
+    Stopping {
+        ticket: T,
+    },
+}
+
+/// What a user who wants a server gets.
+pub(crate) enum Want<S, T> {
+    /// It runs, and one more attachment is counted.
+    Attached(S),
+    /// Ask again once the ticket tells.
+    Wait(T),
+    /// The caller is to start one, after `delay`, and then to wait; the slot is taken. `evicted` is to be
+    /// stopped: until it has ended there is one process too many.
+    Start { ticket: T, delay: Duration, evicted: Option<S> },
+    /// It died too often.
+    Backoff { failures: u32, remaining: Duration },
+    /// Every process is in use.
+    Full,
+}
+
+impl<S, T> Slot<S, T> {
+    fn ticket(self) -> Option<T> {
+        match self {
+            Self::Starting { ticket } | Self::Stopping { ticket } => Some(ticket),
+            Self::Running { .. } => None,
+        }
+    }
+}
+
+impl<S: Clone, T: Clone> Slots<S, T> {
+    pub(crate) fn new(max: usize) -> Self {
+        Self { max, slots: HashMap::new(), deaths: HashMap::new() }
+    }
+
+    /// One more use of the server of `who`, which is started if need be. `ticket` is made for a state to be
+    /// waited for.
+    pub(crate) fn want(
+        &mut self,
+        who: &Identity,
+        now: Instant,
+        longest_delay: Duration,
+        mut ticket: impl FnMut() -> T,
+    ) -> Want<S, T> {
+        match self.slots.get_mut(who) {
+            Some(Slot::Running { server, attachments, used, fresh }) => {
+                *attachments += 1;
+                (*used, *fresh) = (now, false);
+                return Want::Attached(server.clone());
+            }
+            Some(Slot::Starting { ticket } | Slot::Stopping { ticket }) => return Want::Wait(ticket.clone()),
+            None => {}
+        }
+        let delay = self.deaths.get(who).map_or(Duration::ZERO, |b| b.remaining(now));
+        if delay > longest_delay {
+            return Want::Backoff { failures: self.deaths[who].failures(), remaining: delay };
+        }
+        // One that is stopping makes room for somebody already, or is about to be gone.
+        let live = self.slots.values().filter(|s| !matches!(s, Slot::Stopping { .. })).count();
+        let mut evicted = None;
+        if live >= self.max {
+            let Some(idlest) = self.least_recently_used(now) else { return Want::Full };
+            evicted = self.stop(&idlest, ticket());
+        }
+        let ticket = ticket();
+        self.slots.insert(who.clone(), Slot::Starting { ticket: ticket.clone() });
+        Want::Start { ticket, delay, evicted }
+    }
+
+    /// One more use of the server of `who`, if it runs.
+    pub(crate) fn attach(&mut self, who: &Identity, now: Instant) -> Option<S> {
+        match self.slots.get_mut(who)? {
+            Slot::Running { server, attachments, used, fresh } => {
+                *attachments += 1;
+                (*used, *fresh) = (now, false);
+                Some(server.clone())
+            }
+            _ => None,
+        }
+    }
+
+    /// One use less of `server`, which may be gone already.
+    pub(crate) fn release(&mut self, who: &Identity, now: Instant, same: impl Fn(&S) -> bool) {
+        if let Some(Slot::Running { server, attachments, used, .. }) = self.slots.get_mut(who)
+            && same(server)
+        {
+            *attachments = attachments.saturating_sub(1);
+            *used = now;
+        }
+    }
+
+    /// The started process is ready; whom to tell.
+    pub(crate) fn started(&mut self, who: &Identity, server: S, now: Instant) -> Option<T> {
+        let running = Slot::Running { server, attachments: 0, used: now, fresh: true };
+        self.slots.insert(who.clone(), running).and_then(Slot::ticket)
+    }
+
+    /// The process of `who` has ended, or did not come up; whom to tell.
+    pub(crate) fn ended(&mut self, who: &Identity) -> Option<T> {
+        self.slots.remove(who).and_then(Slot::ticket)
+    }
+
+    /// The process of `who` died; its slot stays as it is.
+    pub(crate) fn died(&mut self, who: &Identity, ran_for: Duration, now: Instant) {
+        self.deaths.entry(who.clone()).or_insert_with(|| Backoff::new(now)).failed(ran_for, now);
+    }
+
+    /// The wait before the next try at starting the process of `who`.
+    pub(crate) fn delay(&self, who: &Identity, now: Instant) -> Duration {
+        self.deaths.get(who).map_or(Duration::ZERO, |b| b.remaining(now))
+    }
+
+    /// Those that nothing has used for `timeout`, on their way out.
+    pub(crate) fn stop_idle(
+        &mut self,
+        timeout: Duration,
+        now: Instant,
+        mut ticket: impl FnMut() -> T,
+    ) -> Vec<S> {
+        let idle = |slot: &Slot<S, T>| matches!(slot, Slot::Running { attachments: 0, used, .. } if now.saturating_duration_since(*used) >= timeout);
+        let users: Vec<_> =
+            self.slots.iter().filter(|(_, slot)| idle(slot)).map(|(u, _)| u.clone()).collect();
+        users.iter().filter_map(|who| self.stop(who, ticket())).collect()
+    }
+
+    /// Drops what is too old to matter.
+    pub(crate) fn forget(&mut self, now: Instant) {
+        self.deaths.retain(|_, backoff| !backoff.is_over(now));
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&Identity, &Slot<S, T>)> {
+        self.slots.iter()
+    }
+
+    /// How often in a row the process of `who` has died.
+    pub(crate) fn deaths(&self, who: &Identity) -> u32 {
+        self.deaths.get(who).map_or(0, Backoff::failures)
+    }
+
+    fn least_recently_used(&self, now: Instant) -> Option<Identity> {
+        let idle = self.slots.iter().filter_map(|(who, slot)| match slot {
+            Slot::Running { attachments: 0, used, fresh, .. } if !fresh || now >= *used + FRESH => {
+                Some((used, who))
+            }
+            _ => None,
+        });
+        idle.min().map(|(_, who)| who.clone())
+    }
+
+    fn stop(&mut self, who: &Identity, ticket: T) -> Option<S> {
+        let slot = self.slots.get_mut(who)?;
+        if !matches!(slot, Slot::Running { .. }) {
+            return None;
+        }
+        match std::mem::replace(slot, Slot::Stopping { ticket }) {
+            Slot::Running { server, .. } => Some(server),
+            _ => None,
+        }
+    }
+}

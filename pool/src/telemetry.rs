@@ -1,0 +1,52 @@
+//! The pool's metrics. Labels are words of ours, or the configured servers: never a user.
+
+use std::time::Duration;
+
+use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+
+use crate::{
+    error::{Gone, PoolError},
+    server::ServerId,
+};
+
+const SPAWNS: &str = "jetway_spawns_total";
+const SPAWN_SECONDS: &str = "jetway_spawn_seconds";
+const PROCESSES: &str = "jetway_processes";
+const STOPS: &str = "jetway_process_stops_total";
+const BACKEND_UP: &str = "jetway_backend_up";
+
+/// Tells the installed recorder what the pool's metrics mean.
+pub fn describe() {
+    describe_counter!(SPAWNS, Unit::Count, "CLI processes started, by outcome");
+    describe_histogram!(SPAWN_SECONDS, Unit::Seconds, "From the need for a CLI process until it is ready");
+    describe_gauge!(PROCESSES, Unit::Count, "CLI processes that are ready");
+    describe_counter!(STOPS, Unit::Count, "CLI processes that ended, by reason");
+    describe_gauge!(BACKEND_UP, Unit::Count, "1 while the CLI server can be used");
+}
+
+pub(crate) fn spawned(outcome: Result<Duration, &PoolError>) {
+    let label = match outcome {
+        Ok(_) => "ready",
+        Err(PoolError::StartTimeout { .. }) => "timeout",
+        Err(PoolError::ShuttingDown) => "cancelled",
+        Err(_) => "failed",
+    };
+    counter!(SPAWNS, "outcome" => label).increment(1);
+    if let Ok(took) = outcome {
+        histogram!(SPAWN_SECONDS).record(took.as_secs_f64());
+        gauge!(PROCESSES).increment(1.0);
+    }
+}
+
+pub(crate) fn stopped(gone: &Gone) {
+    let reason = match gone {
+        Gone::Stopped(reason) => reason.as_str(),
+        Gone::Exited { .. } | Gone::Down { .. } => "exited",
+    };
+    counter!(STOPS, "reason" => reason).increment(1);
+    gauge!(PROCESSES).decrement(1.0);
+}
+
+pub(crate) fn backend(id: &ServerId, up: bool) {
+    gauge!(BACKEND_UP, "backend" => id.to_string()).set(if up { 1.0 } else { 0.0 });
+}
