@@ -24,7 +24,6 @@ use crate::{
 };
 
 /// What every part of a running gateway shares.
-#[derive(Debug)]
 pub(crate) struct Core {
     pub(crate) config: Config,
     pub(crate) pool: Pool,
@@ -79,7 +78,6 @@ pub struct Addresses {
 }
 
 /// A running gateway.
-#[derive(Debug)]
 pub struct App {
     core: Arc<Core>,
     addresses: Addresses,
@@ -95,7 +93,7 @@ impl App {
         for missing in not_yet(&config) {
             warn!(key = missing, "this part of the configuration has no effect yet");
         }
-        let pool = Pool::start(&config.pool).await?;
+        let pool = Pool::start(&config.pool, &config.limits).await?;
         let core = Arc::new(Core {
             config,
             pool,

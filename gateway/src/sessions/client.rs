@@ -35,9 +35,16 @@ pub(crate) struct Client {
     hello: Box<[u8]>,
     writer: Arc<Writer>,
     core: Arc<Core>,
-    legs: Mutex<Vec<Arc<Leg>>>,
+    legs: Mutex<Legs>,
     asked: Mutex<Asked>,
     gone: AtomicBool,
+}
+
+#[derive(Default)]
+struct Legs {
+    all: Vec<Arc<Leg>>,
+    /// The one to the user's own CLI server.
+    home: Option<Arc<Leg>>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -119,23 +126,35 @@ impl Client {
 
     /// The leg to the user's own CLI server; opened if there is none.
     pub(crate) async fn home(self: &Arc<Self>) -> Result<Arc<Leg>, Refusal> {
-        let server = self.core.pool.home(&self.who).await.map_err(|e| refused(&e))?;
-        if let Some(leg) = self.leg(server.id(), Some(server.incarnation())) {
-            return Ok(leg);
+        if let Some(leg) = &lock(&self.legs).home {
+            return Ok(leg.clone());
         }
-        self.open(server).await.map(|(leg, _)| leg)
+        let server = self.core.pool.home(&self.who).await.map_err(|e| refused(&e))?;
+        let leg = match self.leg(server.id()) {
+            // A process that was started anew has its predecessor's id.
+            Some(leg) if leg.server().incarnation() == server.incarnation() => leg,
+            _ => self.open(server).await?.0,
+        };
+        self.settle_at(&leg);
+        Ok(leg)
     }
 
     /// Opens the first leg, home, and returns what the CLI server said to the client's `connect`.
     pub(crate) async fn introduce(self: &Arc<Self>) -> Result<Answer, Refusal> {
         let server = self.core.pool.home(&self.who).await.map_err(|e| refused(&e))?;
-        self.open(server).await.map(|(_, answer)| answer)
+        let (leg, answer) = self.open(server).await?;
+        self.settle_at(&leg);
+        Ok(answer)
+    }
+
+    fn settle_at(&self, home: &Arc<Leg>) {
+        lock(&self.legs).home = Some(home.clone()).filter(|l| !l.is_closed());
     }
 
     /// The leg to the server on which a session lives; home, if that server is no more.
     pub(crate) async fn leg_of(self: &Arc<Self>, session: &Session) -> Result<Arc<Leg>, Refusal> {
         let server = session.server();
-        if let Some(leg) = self.leg(&server, None) {
+        if let Some(leg) = self.leg(&server) {
             return Ok(leg);
         }
         match self.core.pool.attach(&server) {
@@ -144,19 +163,13 @@ impl Client {
         }
     }
 
-    /// The leg to a server, or to just this incarnation of it: a process that was started anew has its
-    /// predecessor's id.
-    fn leg(&self, server: &ServerId, incarnation: Option<u64>) -> Option<Arc<Leg>> {
-        let same = |leg: &&Arc<Leg>| {
-            let at = leg.server();
-            at.id() == server && incarnation.is_none_or(|i| i == at.incarnation())
-        };
-        lock(&self.legs).iter().find(same).cloned()
+    fn leg(&self, server: &ServerId) -> Option<Arc<Leg>> {
+        lock(&self.legs).all.iter().find(|l| l.server().id() == server).cloned()
     }
 
     async fn open(self: &Arc<Self>, server: jetway_pool::Attachment) -> Result<(Arc<Leg>, Answer), Refusal> {
         let (leg, answer) = Leg::open(self, server).await?;
-        lock(&self.legs).push(leg.clone());
+        lock(&self.legs).all.push(leg.clone());
         // It may have been lost before it was noted, or the client may have gone meanwhile.
         if leg.is_closed() || self.is_gone() {
             self.leave(&leg);
@@ -167,13 +180,16 @@ impl Client {
 
     /// Drops a leg that is lost, and the questions that came by it.
     pub(crate) fn leave(&self, leg: &Arc<Leg>) {
-        lock(&self.legs).retain(|l| !Arc::ptr_eq(l, leg));
+        let mut legs = lock(&self.legs);
+        legs.all.retain(|l| !Arc::ptr_eq(l, leg));
+        legs.home.take_if(|l| Arc::ptr_eq(l, leg));
+        drop(legs);
         lock(&self.asked).forget(leg);
     }
 
     /// How many sessions it has attached, on all its legs.
     pub(crate) fn sessions(&self) -> usize {
-        lock(&self.legs).iter().map(|l| l.sessions()).sum()
+        lock(&self.legs).all.iter().map(|l| l.sessions()).sum()
     }
 
     pub(crate) fn is_gone(&self) -> bool {
@@ -184,7 +200,7 @@ impl Client {
     pub(crate) fn close(&self) {
         self.gone.store(true, Ordering::Release);
         let legs = std::mem::take(&mut *lock(&self.legs));
-        for leg in legs {
+        for leg in legs.all {
             lock(&self.asked).forget(&leg);
             let (_, sessions) = leg.close();
             sessions.iter().for_each(|s| s.detach(Outcome::Aborted));
