@@ -203,7 +203,7 @@ async fn tools_permissions_hooks_and_questions_are_waited_for() {
     assert_eq!(pending["items"][0]["requestId"], permission["requestId"]);
     let decided = answer(&permission["requestId"], json!({"kind": "approve-once"}));
     a.ok("session.permissions.handlePendingPermissionRequest", decided).await;
-    let said = "tool my_tool returned: \"R\"permission: approve-onceYou said: ";
+    let said = "tool my_tool returned: \"R\"permission: approve-once";
     assert_eq!(a.turn().await.1, said);
 
     a.send("s", "[[hook]][[userinput]]").await;
@@ -212,7 +212,7 @@ async fn tools_permissions_hooks_and_questions_are_waited_for() {
     let question = a.asked("userInput.request").await;
     assert_eq!(question.params["sessionId"], "s");
     a.peer.reply(&question.id.unwrap(), Ok(json!({"answer": "red"}))).await.unwrap();
-    assert_eq!(a.turn().await.1, r#"hooks: 1answered: {"answer":"red"}You said: "#);
+    assert_eq!(a.turn().await.1, r#"hooks: 1answered: {"answer":"red"}"#);
 }
 
 #[tokio::test]

@@ -34,6 +34,9 @@ struct Args {
     /// Stay, with the other servers, when one crashes.
     #[arg(long)]
     survive: bool,
+    /// Leave out session.lifecycle: with n connections, opening a session on each sends n² of them.
+    #[arg(long)]
+    no_lifecycle: bool,
     /// As the CLI: the address to listen on.
     #[arg(long, default_value = "127.0.0.1")]
     host: IpAddr,
@@ -87,6 +90,7 @@ async fn run(args: &Args) -> std::io::Result<()> {
         token: env::var(&args.token_env).ok().filter(|token| !token.is_empty()),
         store: home.map(|home| Store::dir(home.as_ref())),
         ledger: args.ledger.as_deref().map_or_else(|| Ok(Ledger::in_memory()), Ledger::to_file)?,
+        announce: !args.no_lifecycle,
         record: false,
         exit_on_crash: !args.survive,
     })?;

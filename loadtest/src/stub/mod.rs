@@ -6,7 +6,7 @@
 //!
 //! | in the prompt | the turn |
 //! |---|---|
-//! | plain text | `You said: <text>`, one delta per word |
+//! | plain text, alone or with delays | `You said: <text>`, one delta per word |
 //! | `[[say TEXT]]` | TEXT, one delta per word |
 //! | `[[history]]` | `History: <first prompt> \| <second prompt> \| …`, of the earlier turns |
 //! | `[[deltas N BYTES DELAY_MS]]` | N deltas of BYTES bytes, DELAY_MS after each; without delay, [`BURST`] to a write |
@@ -86,6 +86,8 @@ pub struct Options {
     pub store: Option<Store>,
     /// Where turns are recorded; several stubs may share one.
     pub ledger: Ledger,
+    /// Tell every connection of every session's doings, as the CLI does by `session.lifecycle`.
+    pub announce: bool,
     /// Keep every request, for [`Stub::received`].
     pub record: bool,
     /// End the process in a crash, with status 1.
@@ -101,6 +103,7 @@ impl Default for Options {
             token: None,
             store: None,
             ledger: Ledger::in_memory(),
+            announce: true,
             record: true,
             exit_on_crash: false,
         }

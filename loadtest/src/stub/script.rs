@@ -43,13 +43,8 @@ pub(super) fn parse(prompt: &str) -> Result<Script, String> {
         }
     }
     text.push_str(rest);
-    let answers = |step: &Step| {
-        matches!(
-            step,
-            Step::Say(_) | Step::History | Step::Deltas { .. } | Step::Error | Step::Hang | Step::Crash
-        )
-    };
-    if !script.steps.iter().any(answers) {
+    let silent = |step: &Step| matches!(step, Step::Delay(_));
+    if script.steps.iter().all(silent) {
         script.steps.push(Step::Say(format!("You said: {}", text.trim())));
     }
     Ok(script)

@@ -40,6 +40,7 @@ pub(super) struct Server {
     /// The session that was created or resumed last.
     pub(super) last: RefCell<Option<String>>,
     calls: Option<Calls>,
+    announce: bool,
     exit_on_crash: bool,
     addr: SocketAddr,
     listening: RefCell<Option<AbortHandle>>,
@@ -61,6 +62,7 @@ impl Server {
             sessions: RefCell::default(),
             last: RefCell::default(),
             calls,
+            announce: options.announce,
             exit_on_crash: options.exit_on_crash,
             addr,
             listening: RefCell::default(),
@@ -229,6 +231,9 @@ impl Server {
     }
 
     fn broadcast(&self, body: &[u8]) {
+        if !self.announce {
+            return;
+        }
         self.conns
             .borrow()
             .values()
