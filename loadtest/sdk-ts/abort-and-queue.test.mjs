@@ -5,6 +5,7 @@ import assert from "node:assert/strict";
 import { waitingTool } from "./fixtures.mjs";
 import { conformance, say } from "./harness.mjs";
 
+const aborts = (recorder) => recorder.of("abort").map((event) => event.data.reason);
 const prompts = (recorder) => recorder.of("user.message").map((event) => event.data.content);
 
 conformance("abort and queue", {
@@ -17,7 +18,7 @@ conformance("abort and queue", {
     await recorder.settled();
     const lines = recorder.lines();
     assert.equal(await say(session, "still there?"), "You said: still there?");
-    return { message: message?.data.content ?? null, lines };
+    return { message: message?.data.content ?? null, aborts: aborts(recorder), lines };
   },
 
   "abort before the first token": async (t) => {
@@ -27,7 +28,7 @@ conformance("abort and queue", {
     await session.abort();
     await sent;
     await recorder.settled();
-    return { lines: recorder.lines() };
+    return { aborts: aborts(recorder), lines: recorder.lines() };
   },
 
   "abort while a tool runs": async (t) => {
@@ -41,7 +42,7 @@ conformance("abort and queue", {
     release("too late");
     const lines = recorder.lines();
     assert.equal(await say(session, "next"), "You said: next");
-    return { lines, signalled: invocation.signal?.aborted ?? null };
+    return { aborts: aborts(recorder), lines, signalled: invocation.signal?.aborted ?? null };
   },
 
   "abort when idle does nothing": async (t) => {
@@ -50,7 +51,7 @@ conformance("abort and queue", {
     const before = recorder.events.length;
     await session.abort();
     await say(session, "more");
-    return { lines: recorder.lines(before) };
+    return { aborts: aborts(recorder), lines: recorder.lines(before) };
   },
 
   "enqueue waits for the next turn": async (t) => {
@@ -95,7 +96,7 @@ conformance("abort and queue", {
     await session.send({ prompt: "queued", mode: "enqueue" });
     await session.abort();
     await recorder.settled();
-    return { lines: recorder.lines() };
+    return { aborts: aborts(recorder), lines: recorder.lines() };
   },
 
   "an error with a message in the queue": async (t) => {

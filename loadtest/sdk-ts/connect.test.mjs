@@ -31,6 +31,13 @@ conformance("connect", {
     return (await t.client("alice", { onListModels })).listModels();
   },
 
+  "built-in tools and commands": async (t) => {
+    const { rpc } = await t.client();
+    const { tools } = await rpc.tools.list({});
+    const { commands } = await rpc.commands.list();
+    return { tools: tools.map((tool) => tool.name).sort(), commands: commands.map((command) => command.name).sort() };
+  },
+
   "two users at once": async (t) => {
     const turns = ["alice", "bob"].map(async (user) => {
       const { session, recorder } = await t.session(await t.client(user));

@@ -1,7 +1,5 @@
 // Agent factories: an experimental part of the SDK.
 
-import assert from "node:assert/strict";
-
 import { conformance } from "./harness.mjs";
 
 conformance("factories", {
@@ -12,8 +10,9 @@ conformance("factories", {
 
   "an unknown factory": async (t) => {
     const { session } = await t.session(await t.client());
-    const outcome = await session.factory.run("nope").catch((error) => ({ refused: error.message }));
-    assert.ok(outcome);
-    return outcome;
+    return session.factory.run("nope").catch((error) => ({ refused: error.message }));
   },
+
+  "a factory that runs": async (t) =>
+    t.skip("factories are registered by extensions that the CLI itself starts; runtime 1.0.85 has none to offer headless"),
 });

@@ -68,6 +68,14 @@ conformance("MCP", {
     return { answer: await say(session, "[[tool tiny-fail]]") };
   },
 
+  "a hook before its tools": async (t) => {
+    const called = [];
+    const hooks = { onPreMcpToolCall: ({ serverName, toolName }) => void called.push({ serverName, toolName }) };
+    const { session } = await t.session(await t.client(), { mcpServers: { tiny }, hooks });
+    await say(session, '[[tool tiny-add {"a":1,"b":1}]]');
+    return called;
+  },
+
   "elicitation by a server": async (t) => {
     const asked = [];
     const { session } = await t.session(await t.client(), {

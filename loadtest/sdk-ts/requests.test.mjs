@@ -101,6 +101,23 @@ conformance("requests to the client", {
     return { content: recorder.of("system.message").at(-1).data.content };
   },
 
+  "leaving plan mode is asked about": async (t) => {
+    const asked = [];
+    const { session } = await t.session(await t.client(), {
+      onExitPlanModeRequest: ({ summary, actions }) => {
+        asked.push({ summary, actions });
+        return { approved: true, selectedAction: "interactive" };
+      },
+    });
+    await session.rpc.mode.set({ mode: "plan" });
+    await session.rpc.plan.update({ content: "# Plan" });
+    const answer = await say(session, '[[tool exit_plan_mode {"summary":"all planned","actions":["interactive"],"recommendedAction":"interactive"}]]');
+    return { answer, asked, mode: await session.rpc.mode.get() };
+  },
+
+  "switching the model automatically": async (t) => t.skip("only a quota error of Copilot's own models asks for it"),
+  "a GitHub token from the client": async (t) => t.skip("needs an account"),
+
   "a bearer token is asked for": async (t) => {
     const asked = [];
     const provider = t.provider({

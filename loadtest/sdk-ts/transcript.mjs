@@ -11,6 +11,8 @@ const UNSTABLE = [
   // Acknowledgements, which overtake what they acknowledge: the tool's end tells the outcome.
   /^(permission\.completed|external_tool\.completed|user_input\.completed|elicitation\.completed)$/,
   /^(command\.completed|hook\.(start|end)|tool\.execution_(partial_result|progress))$/,
+  // An abort is reported beside the end that it causes, before or after it; `session.idle` comes last.
+  /^(abort|agent\.interrupted)$/,
 ];
 
 const REPLACEMENTS = [
@@ -20,6 +22,7 @@ const REPLACEMENTS = [
   [/(\/[\w.-]+)*\/jetway-sdk-[\w-]+(\/[\w.-]+)*/g, "<path>"],
   [/127\.0\.0\.1:\d+/g, "<address>"],
   [/\b\d+\.\d+\.\d+(-\d+)?\b/g, "<version>"],
+  [/shellId: \d+/g, "shellId: <n>"],
   [/(GenericFailure, ?)/g, ""],
   [/\d+\.\d+ seconds/g, "<n> seconds"],
 ];
@@ -53,8 +56,6 @@ function gist({ type, data }) {
       return data.permissionRequest.kind;
     case "session.error":
       return `${data.errorType}: ${data.message}`;
-    case "abort":
-      return data.reason;
     default:
       return "";
   }

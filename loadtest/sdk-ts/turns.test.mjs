@@ -64,6 +64,14 @@ conformance("turns", {
     return { lines: recorder.lines() };
   },
 
+  "a sub-agent": async (t) => {
+    const { session, recorder } = await t.session(await t.client());
+    const task = { description: "look", prompt: "look around", agent_type: "explore", name: "scout", mode: "sync" };
+    const answer = await say(session, `[[tool task ${JSON.stringify(task)}]]`);
+    const own = recorder.events.map((event) => event.type).filter((type) => type.startsWith("subagent."));
+    return { answer, own: own.sort() };
+  },
+
   "attachments are read": async (t) => {
     const { writeFile } = await import("node:fs/promises");
     const { session, recorder, config } = await t.session(await t.client());
