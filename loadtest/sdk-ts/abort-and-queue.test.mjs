@@ -117,6 +117,10 @@ conformance("abort and queue", {
     await session.rpc.queue.clear();
     const after = await session.rpc.queue.pendingItems();
     await recorder.seen("session.idle");
-    return { pending: pending.items.map((item) => item.displayText), after: after.items, prompts: prompts(recorder) };
+    return {
+      pending: pending.items.map((item) => item.displayText),
+      after: after.items,
+      prompts: prompts(recorder),
+    };
   },
 });

@@ -47,6 +47,12 @@ conformance("canvases", {
     await canvas.close({ instanceId: "board-1" });
     await until(() => calls.some((call) => call.close), "the close");
     assert.equal(instance.title, "The board");
-    return { listed: canvases.map((each) => each.canvasId), result, failure, open: open.openCanvases?.length, calls };
+    return {
+      listed: canvases.map((each) => each.canvasId),
+      result,
+      failure,
+      open: open.openCanvases?.length,
+      calls,
+    };
   },
 });

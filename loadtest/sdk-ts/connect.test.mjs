@@ -14,7 +14,7 @@ conformance("connect", {
     return { message, protocolVersion };
   },
 
-  "status": async (t) => {
+  status: async (t) => {
     const { version, protocolVersion } = await (await t.client()).getStatus();
     return { version: typeof version, protocolVersion };
   },
@@ -35,7 +35,10 @@ conformance("connect", {
     const { rpc } = await t.client();
     const { tools } = await rpc.tools.list({});
     const { commands } = await rpc.commands.list();
-    return { tools: tools.map((tool) => tool.name).sort(), commands: commands.map((command) => command.name).sort() };
+    return {
+      tools: tools.map((tool) => tool.name).sort(),
+      commands: commands.map((command) => command.name).sort(),
+    };
   },
 
   "two users at once": async (t) => {

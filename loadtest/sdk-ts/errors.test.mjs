@@ -23,7 +23,8 @@ conformance("errors", {
     assert.match(message, /not found/i);
   },
 
-  "metadata of an unknown session": async (t) => (await (await t.client()).getSessionMetadata("no-such-session")) ?? "none",
+  "metadata of an unknown session": async (t) =>
+    (await (await t.client()).getSessionMetadata("no-such-session")) ?? "none",
 
   "sending to an unknown session": async (t) => {
     const wire = await Wire.connected(t);
@@ -44,7 +45,9 @@ conformance("errors", {
 
   "a session id of a bad form": async (t) => {
     const client = await t.client();
-    return { refused: /./.test(await refusal(client.createSession(await t.config({ sessionId: "../escape" })))) };
+    return {
+      refused: /./.test(await refusal(client.createSession(await t.config({ sessionId: "../escape" })))),
+    };
   },
 
   "JSON that is none, and the connection lives": async (t) => {
@@ -73,7 +76,11 @@ conformance("errors", {
   "answers may overtake": async (t) => {
     const wire = await Wire.connected(t);
     const { session } = await t.session(await t.client());
-    const poll = wire.call("session.eventLog.read", { sessionId: session.sessionId, cursor: (await session.rpc.eventLog.tail()).cursor, waitMs: 1500 });
+    const poll = wire.call("session.eventLog.read", {
+      sessionId: session.sessionId,
+      cursor: (await session.rpc.eventLog.tail()).cursor,
+      waitMs: 1500,
+    });
     const started = Date.now();
     await wire.call("ping", { message: "fast" });
     assert.ok(Date.now() - started < 1200, "ping waited for the long poll");

@@ -14,5 +14,7 @@ conformance("factories", {
   },
 
   "a factory that runs": async (t) =>
-    t.skip("factories are registered by extensions that the CLI itself starts; runtime 1.0.85 has none to offer headless"),
+    t.skip(
+      "factories are registered by extensions that the CLI itself starts; runtime 1.0.85 has none to offer headless",
+    ),
 });

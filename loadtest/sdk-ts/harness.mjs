@@ -20,7 +20,8 @@ export async function until(probe, what, within = PATIENCE_MS) {
   for (;;) {
     const value = await probe();
     if (value) return value;
-    if (Date.now() > deadline) assert.fail(`not in ${within} ms: ${typeof what === "function" ? what() : what}`);
+    if (Date.now() > deadline)
+      assert.fail(`not in ${within} ms: ${typeof what === "function" ? what() : what}`);
     await new Promise((resolve) => setTimeout(resolve, 10));
   }
 }
@@ -53,12 +54,18 @@ export class Recorder {
 
   /** Waits for the `count`-th event of `type`. */
   async seen(type, count = 1) {
-    return until(() => this.of(type)[count - 1], () => `${count} × ${type} among\n${this.lines().join("\n")}`);
+    return until(
+      () => this.of(type)[count - 1],
+      () => `${count} × ${type} among\n${this.lines().join("\n")}`,
+    );
   }
 
   /** Waits until nothing more is likely: the session was idle or failed, and then quiet. */
   async settled(count = 1) {
-    await until(() => this.of("session.idle").length + this.of("session.error").length >= count, "the turn's end");
+    await until(
+      () => this.of("session.idle").length + this.of("session.error").length >= count,
+      "the turn's end",
+    );
     await quiet(this);
   }
 }
@@ -98,7 +105,9 @@ class Scene {
 
   /** A connected client of `user`. */
   async client(user = "alice", options = {}) {
-    const connection = RuntimeConnection.forUri(this.target.address, { connectionToken: this.target.token(user) });
+    const connection = RuntimeConnection.forUri(this.target.address, {
+      connectionToken: this.target.token(user),
+    });
     const client = new CopilotClient({ connection, ...options });
     this.defer(() => client.forceStop());
     await client.start();

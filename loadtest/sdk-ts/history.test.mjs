@@ -6,19 +6,26 @@ import { conformance, say } from "./harness.mjs";
 import { lines } from "./transcript.mjs";
 
 conformance("history", {
-  "compaction": async (t) => {
+  compaction: async (t) => {
     const { session, recorder } = await t.session(await t.client());
     for (const prompt of ["one", "two", "three"]) await say(session, prompt);
     const result = await session.rpc.history.compact();
     assert.equal(result.success, true);
     await recorder.seen("session.compaction_complete");
     const answer = await say(session, "after");
-    return { removed: result.messagesRemoved, answer, starts: recorder.of("session.compaction_start").length };
+    return {
+      removed: result.messagesRemoved,
+      answer,
+      starts: recorder.of("session.compaction_start").length,
+    };
   },
 
   "compaction of nothing": async (t) => {
     const { session } = await t.session(await t.client());
-    return session.rpc.history.compact().then(({ success }) => ({ success }), (error) => ({ refused: error.message }));
+    return session.rpc.history.compact().then(
+      ({ success }) => ({ success }),
+      (error) => ({ refused: error.message }),
+    );
   },
 
   "rewinding the conversation": async (t) => {
@@ -34,7 +41,7 @@ conformance("history", {
     return { points: points.length, fileChangeTrackingEnabled, outcome };
   },
 
-  "forking": async (t) => {
+  forking: async (t) => {
     const client = await t.client();
     const { session, config } = await t.session(client);
     await say(session, "common");
@@ -47,7 +54,7 @@ conformance("history", {
     return { name: fork.name };
   },
 
-  "truncating": async (t) => {
+  truncating: async (t) => {
     const { session, recorder } = await t.session(await t.client());
     for (const prompt of ["one", "two"]) await say(session, prompt);
     const { id } = recorder.of("user.message")[1];
@@ -96,7 +103,10 @@ conformance("history", {
     const { session } = await t.session(client);
     await say(session, "hello");
     await client.rpc.sessions.save({ sessionId: session.sessionId });
-    const { events } = await client.rpc.sessions.readPersistedEvents({ sessionId: session.sessionId, max: 100 });
+    const { events } = await client.rpc.sessions.readPersistedEvents({
+      sessionId: session.sessionId,
+      max: 100,
+    });
     return lines(events);
   },
 });

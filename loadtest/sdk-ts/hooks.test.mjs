@@ -44,7 +44,9 @@ conformance("hooks", {
   },
 
   "preToolUse denies": async (t) => {
-    const { hooks } = spies({ onPreToolUse: () => ({ permissionDecision: "deny", permissionDecisionReason: "policy" }) });
+    const { hooks } = spies({
+      onPreToolUse: () => ({ permissionDecision: "deny", permissionDecisionReason: "policy" }),
+    });
     const { session, recorder } = await t.session(await t.client(), { tools: [echo], hooks });
     const answer = await say(session, '[[tool echo {"text":"x"}]]');
     assert.doesNotMatch(answer, /<x>/);
@@ -53,12 +55,18 @@ conformance("hooks", {
 
   "preToolUse allows without a prompt": async (t) => {
     const { hooks } = spies({ onPreToolUse: () => ({ permissionDecision: "allow" }) });
-    const { session } = await t.session(await t.client(), { tools: [echo], hooks, onPermissionRequest: () => ({ kind: "reject" }) });
+    const { session } = await t.session(await t.client(), {
+      tools: [echo],
+      hooks,
+      onPermissionRequest: () => ({ kind: "reject" }),
+    });
     return { answer: await say(session, '[[tool echo {"text":"x"}]]') };
   },
 
   "preToolUse changes the arguments": async (t) => {
-    const { hooks } = spies({ onPreToolUse: () => ({ permissionDecision: "allow", modifiedArgs: { text: "changed" } }) });
+    const { hooks } = spies({
+      onPreToolUse: () => ({ permissionDecision: "allow", modifiedArgs: { text: "changed" } }),
+    });
     const { session } = await t.session(await t.client(), { tools: [echo], hooks });
     const answer = await say(session, '[[tool echo {"text":"x"}]]');
     assert.match(answer, /<changed>/);
@@ -77,7 +85,11 @@ conformance("hooks", {
 
   "postToolUseFailure hears of a failed tool": async (t) => {
     const { calls, hooks } = spies();
-    const failing = { ...echo, name: "failing", handler: () => ({ textResultForLlm: "no", resultType: "failure", error: "why" }) };
+    const failing = {
+      ...echo,
+      name: "failing",
+      handler: () => ({ textResultForLlm: "no", resultType: "failure", error: "why" }),
+    };
     const { session } = await t.session(await t.client(), { tools: [failing], hooks });
     await say(session, "[[tool failing]]");
     return calls.map((call) => call.name);
@@ -94,13 +106,17 @@ conformance("hooks", {
     const { session, recorder } = await t.session(await t.client(), { hooks });
     await session.sendAndWait({ prompt: "[[error 400 broken]]" }).catch(() => {});
     await recorder.settled();
-    await until(() => calls.some((call) => call.name === "onErrorOccurred"), "the error hook", 3000).catch(() => {});
+    await until(() => calls.some((call) => call.name === "onErrorOccurred"), "the error hook", 3000).catch(
+      () => {},
+    );
     return calls;
   },
 
   "agentStop can ask for another round": async (t) => {
     let stops = 0;
-    const { hooks } = spies({ onAgentStop: () => (stops++ === 0 ? { decision: "block", reason: "one more thing" } : undefined) });
+    const { hooks } = spies({
+      onAgentStop: () => (stops++ === 0 ? { decision: "block", reason: "one more thing" } : undefined),
+    });
     const { session, recorder } = await t.session(await t.client(), { hooks });
     const answer = await say(session, "hello");
     return { answer, stops, lines: recorder.lines() };

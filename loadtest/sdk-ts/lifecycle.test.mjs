@@ -8,10 +8,14 @@ conformance("lifecycle", {
     const seen = [];
     client.onLifecycle((event) => seen.push(event));
     const { session } = await t.session(client);
-    const own = () => seen.filter((event) => event.sessionId === session.sessionId).map((event) => event.type);
+    const own = () =>
+      seen.filter((event) => event.sessionId === session.sessionId).map((event) => event.type);
     await say(session, "hello");
     await client.deleteSession(session.sessionId);
-    await until(() => own().includes("session.deleted"), () => `session.deleted among ${own()}`);
+    await until(
+      () => own().includes("session.deleted"),
+      () => `session.deleted among ${own()}`,
+    );
     return [...new Set(own())].sort();
   },
 
@@ -35,7 +39,10 @@ conformance("lifecycle", {
   "no foreground without a terminal": async (t) => {
     const client = await t.client();
     const { session } = await t.session(client);
-    const set = await client.setForegroundSessionId(session.sessionId).then(() => "set", () => "refused");
+    const set = await client.setForegroundSessionId(session.sessionId).then(
+      () => "set",
+      () => "refused",
+    );
     return { foreground: (await client.getForegroundSessionId()) ?? null, set };
   },
 });

@@ -14,14 +14,18 @@ conformance(
       const turns = Array.from({ length: 10 }, async (_, n) => {
         const { session, recorder } = await t.session(client);
         const answers = [await say(session, `I am ${n}`), await say(session, "history")];
-        assert.ok(recorder.of("user.message").every(({ data }) => ["history", `I am ${n}`].includes(data.content)));
+        assert.ok(
+          recorder.of("user.message").every(({ data }) => ["history", `I am ${n}`].includes(data.content)),
+        );
         return answers;
       });
       return Promise.all(turns);
     },
 
     "a prompt of a megabyte": async (t) => {
-      const { session, recorder } = await t.session(await t.client(), { provider: t.provider({ maxPromptTokens: 4_000_000 }) });
+      const { session, recorder } = await t.session(await t.client(), {
+        provider: t.provider({ maxPromptTokens: 4_000_000 }),
+      });
       const prompt = "é€".repeat(MB / 5);
       const answer = await say(session, prompt);
       assert.ok(answer.startsWith("You said: é€"));
@@ -30,7 +34,12 @@ conformance(
     },
 
     "a tool's result of a megabyte": async (t) => {
-      const large = { name: "large", description: "Large", parameters: { type: "object" }, handler: () => "x".repeat(MB) };
+      const large = {
+        name: "large",
+        description: "Large",
+        parameters: { type: "object" },
+        handler: () => "x".repeat(MB),
+      };
       const { session } = await t.session(await t.client(), {
         tools: [large],
         largeOutput: { enabled: false },
@@ -43,7 +52,13 @@ conformance(
       const { session, recorder } = await t.session(await t.client());
       const answer = await say(session, "[[stream 1000 1048 0]]");
       assert.equal(answer.length, 1_048_000);
-      assert.equal(recorder.of("assistant.message_delta").map((event) => event.data.deltaContent).join(""), answer);
+      assert.equal(
+        recorder
+          .of("assistant.message_delta")
+          .map((event) => event.data.deltaContent)
+          .join(""),
+        answer,
+      );
     },
 
     "a thousand pings": async (t) => {

@@ -9,7 +9,11 @@ const tools = [
   {
     name: "add",
     description: "Adds two numbers",
-    inputSchema: { type: "object", properties: { a: { type: "number" }, b: { type: "number" } }, required: ["a", "b"] },
+    inputSchema: {
+      type: "object",
+      properties: { a: { type: "number" }, b: { type: "number" } },
+      required: ["a", "b"],
+    },
   },
   { name: "ask", description: "Asks the user", inputSchema: { type: "object", properties: {} } },
   { name: "fail", description: "Fails", inputSchema: { type: "object", properties: {} } },
@@ -19,7 +23,8 @@ const requestedSchema = { type: "object", properties: { color: { type: "string" 
 const asking = new Map();
 
 function call(id, { name, arguments: args }) {
-  if (name === "add") return send({ id, result: text(`sum=${args.a + args.b} env=${process.env.MCP_MARK ?? ""}`) });
+  if (name === "add")
+    return send({ id, result: text(`sum=${args.a + args.b} env=${process.env.MCP_MARK ?? ""}`) });
   if (name === "fail") return send({ id, result: { ...text("it failed"), isError: true } });
   const question = `ask-${id}`;
   asking.set(question, id);
@@ -33,7 +38,14 @@ createInterface({ input: process.stdin }).on("line", (line) => {
     asking.delete(id);
   } else if (method === "initialize") {
     const { protocolVersion } = params;
-    send({ id, result: { protocolVersion, capabilities: { tools: {} }, serverInfo: { name: "tiny", version: "1.0.0" } } });
+    send({
+      id,
+      result: {
+        protocolVersion,
+        capabilities: { tools: {} },
+        serverInfo: { name: "tiny", version: "1.0.0" },
+      },
+    });
   } else if (method === "tools/list") {
     send({ id, result: { tools } });
   } else if (method === "tools/call") {

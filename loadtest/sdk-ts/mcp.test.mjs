@@ -7,7 +7,13 @@ import { fileURLToPath } from "node:url";
 import { conformance, say, until } from "./harness.mjs";
 
 const SERVER = fileURLToPath(new URL("mcp-server.mjs", import.meta.url));
-const tiny = { type: "local", command: process.execPath, args: [SERVER], env: { MCP_MARK: "mark" }, tools: ["*"] };
+const tiny = {
+  type: "local",
+  command: process.execPath,
+  args: [SERVER],
+  env: { MCP_MARK: "mark" },
+  tools: ["*"],
+};
 
 /** An MCP server over HTTP that wants a bearer token. */
 async function guarded(t) {
@@ -35,8 +41,14 @@ async function guarded(t) {
       const { id, method, params } = JSON.parse(body);
       if (id === undefined) return json(202);
       const results = {
-        initialize: { protocolVersion: params?.protocolVersion, capabilities: { tools: {} }, serverInfo: { name: "g", version: "1" } },
-        "tools/list": { tools: [{ name: "hello", description: "Greets", inputSchema: { type: "object", properties: {} } }] },
+        initialize: {
+          protocolVersion: params?.protocolVersion,
+          capabilities: { tools: {} },
+          serverInfo: { name: "g", version: "1" },
+        },
+        "tools/list": {
+          tools: [{ name: "hello", description: "Greets", inputSchema: { type: "object", properties: {} } }],
+        },
         "tools/call": { content: [{ type: "text", text: "hello from behind the guard" }] },
       };
       json(200, { jsonrpc: "2.0", id, result: results[method] ?? {} });
@@ -53,11 +65,17 @@ conformance("MCP", {
     const answer = await say(session, '[[tool tiny-add {"a":2,"b":40}]]');
     assert.match(answer, /sum=42 env=mark/);
     const { servers } = await session.rpc.mcp.list();
-    return { answer, servers: servers.map(({ name, status }) => ({ name, status })), lines: recorder.lines() };
+    return {
+      answer,
+      servers: servers.map(({ name, status }) => ({ name, status })),
+      lines: recorder.lines(),
+    };
   },
 
   "its tools can be limited": async (t) => {
-    const { session } = await t.session(await t.client(), { mcpServers: { tiny: { ...tiny, tools: ["add"] } } });
+    const { session } = await t.session(await t.client(), {
+      mcpServers: { tiny: { ...tiny, tools: ["add"] } },
+    });
     await say(session, "hello");
     const { tools } = await session.rpc.tools.getCurrentMetadata();
     return tools.map((tool) => tool.name).filter((name) => name.startsWith("tiny"));
@@ -70,7 +88,9 @@ conformance("MCP", {
 
   "a hook before its tools": async (t) => {
     const called = [];
-    const hooks = { onPreMcpToolCall: ({ serverName, toolName }) => void called.push({ serverName, toolName }) };
+    const hooks = {
+      onPreMcpToolCall: ({ serverName, toolName }) => void called.push({ serverName, toolName }),
+    };
     const { session } = await t.session(await t.client(), { mcpServers: { tiny }, hooks });
     await say(session, '[[tool tiny-add {"a":1,"b":1}]]');
     return called;
@@ -91,7 +111,9 @@ conformance("MCP", {
   },
 
   "a command that does not exist": async (t) => {
-    const { session } = await t.session(await t.client(), { mcpServers: { none: { ...tiny, command: "/no/such/program" } } });
+    const { session } = await t.session(await t.client(), {
+      mcpServers: { none: { ...tiny, command: "/no/such/program" } },
+    });
     const answer = await say(session, "hello");
     const { servers } = await session.rpc.mcp.list();
     return { answer, servers: servers.map(({ name, status }) => ({ name, status })) };

@@ -17,11 +17,11 @@ async function failed(t, script) {
 conformance(
   "model errors",
   {
-    "401": (t) => failed(t, "[[error 401 bad key]]"),
-    "400": (t) => failed(t, "[[error 400 bad request]]"),
-    "404": (t) => failed(t, "[[error 404 no such model]]"),
-    "413": (t) => failed(t, "[[error 413 too large]]"),
-    "429": (t) => failed(t, "[[error 429 slow down]]"),
+    401: (t) => failed(t, "[[error 401 bad key]]"),
+    400: (t) => failed(t, "[[error 400 bad request]]"),
+    404: (t) => failed(t, "[[error 404 no such model]]"),
+    413: (t) => failed(t, "[[error 413 too large]]"),
+    429: (t) => failed(t, "[[error 429 slow down]]"),
     "500, retried": (t) => failed(t, "[[error 500 broken]]"),
     "cut in mid-stream, retried": (t) => failed(t, "[[say half an]][[cut]]"),
     "nobody listens": async (t) => {

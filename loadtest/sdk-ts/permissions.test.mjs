@@ -12,7 +12,11 @@ async function decided(t, prompt, onPermissionRequest) {
   const { session, recorder } = await t.session(await t.client(), {
     tools: [echo],
     onPermissionRequest: (request, invocation) => {
-      asked.push({ kind: request.kind, toolName: request.toolName, own: invocation.sessionId === session.sessionId });
+      asked.push({
+        kind: request.kind,
+        toolName: request.toolName,
+        own: invocation.sessionId === session.sessionId,
+      });
       return onPermissionRequest(request);
     },
   });
@@ -32,7 +36,10 @@ conformance("permissions", {
   "a shell command is asked about too": (t) => decided(t, SHELL, () => ({ kind: "approve-once" })),
 
   "denied, with feedback for the model": async (t) => {
-    const outcome = await decided(t, '[[tool echo {"text":"no"}]]', () => ({ kind: "reject", feedback: "not today" }));
+    const outcome = await decided(t, '[[tool echo {"text":"no"}]]', () => ({
+      kind: "reject",
+      feedback: "not today",
+    }));
     assert.doesNotMatch(outcome.answer, /<no>/);
     return outcome;
   },
@@ -59,7 +66,10 @@ conformance("permissions", {
   },
 
   "without a handler the tool is denied": async (t) => {
-    const { session, recorder } = await t.session(await t.client(), { tools: [echo], onPermissionRequest: undefined });
+    const { session, recorder } = await t.session(await t.client(), {
+      tools: [echo],
+      onPermissionRequest: undefined,
+    });
     const answer = await say(session, '[[tool echo {"text":"no"}]]');
     assert.doesNotMatch(answer, /<no>/);
     return { answer, lines: recorder.lines() };
@@ -74,8 +84,14 @@ conformance("permissions", {
     const { requestId } = (await recorder.seen("permission.requested")).data;
     const { permissions } = session.rpc;
     const pending = await permissions.pendingRequests();
-    const first = await permissions.handlePendingPermissionRequest({ requestId, result: { kind: "approve-once" } });
-    const second = await permissions.handlePendingPermissionRequest({ requestId, result: { kind: "reject" } });
+    const first = await permissions.handlePendingPermissionRequest({
+      requestId,
+      result: { kind: "approve-once" },
+    });
+    const second = await permissions.handlePendingPermissionRequest({
+      requestId,
+      result: { kind: "reject" },
+    });
     const message = await sent;
     assert.equal(message.data.content, "tool echo returned: <late>");
     return { pending: Object.values(pending)[0].length, first, second };
@@ -83,6 +99,9 @@ conformance("permissions", {
 
   "an answer to a request that does not exist": async (t) => {
     const { session } = await t.session(await t.client());
-    return session.rpc.permissions.handlePendingPermissionRequest({ requestId: "nope", result: { kind: "approve-once" } });
+    return session.rpc.permissions.handlePendingPermissionRequest({
+      requestId: "nope",
+      result: { kind: "approve-once" },
+    });
   },
 });

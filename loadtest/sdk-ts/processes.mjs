@@ -70,7 +70,11 @@ export async function startModel() {
   const baseUrl = matches[0][1];
   const ledger = async () => {
     const text = await (await fetch(new URL("/ledger", baseUrl))).text();
-    return text.trim().split("\n").filter(Boolean).map((line) => JSON.parse(line));
+    return text
+      .trim()
+      .split("\n")
+      .filter(Boolean)
+      .map((line) => JSON.parse(line));
   };
   return { baseUrl, ledger, stop };
 }
@@ -80,6 +84,8 @@ async function scratch() {
   const dir = await mkdtemp(join(tmpdir(), "jetway-sdk-"));
   await mkdir(join(dir, "home"));
   const env = { PATH: process.env.PATH, HOME: join(dir, "home"), COPILOT_HOME: join(dir, "home", "copilot") };
+  // The full CLI unpacks itself once into this, instead of once for each home.
+  if (process.env.COPILOT_CACHE_HOME) env.COPILOT_CACHE_HOME = process.env.COPILOT_CACHE_HOME;
   return { dir, env, remove: () => rm(dir, { recursive: true, force: true, maxRetries: 3 }) };
 }
 
@@ -93,7 +99,13 @@ const targets = {
       await stop();
       await remove();
     };
-    return { name: "direct", address: `127.0.0.1:${matches[0][1]}`, token: () => DIRECT_TOKEN, dir, stop: stopAll };
+    return {
+      name: "direct",
+      address: `127.0.0.1:${matches[0][1]}`,
+      token: () => DIRECT_TOKEN,
+      dir,
+      stop: stopAll,
+    };
   },
 
   /** Jetway on its defaults, anonymous, with state of its own. */

@@ -10,7 +10,11 @@ class Spy extends CopilotRequestHandler {
   seen = [];
 
   async sendRequest(request, ctx) {
-    this.seen.push({ method: request.method, path: new URL(request.url).pathname, own: typeof ctx.sessionId });
+    this.seen.push({
+      method: request.method,
+      path: new URL(request.url).pathname,
+      own: typeof ctx.sessionId,
+    });
     return super.sendRequest(request, ctx);
   }
 }

@@ -13,7 +13,10 @@ conformance("requests to the client", {
         return { answer: "blue", wasFreeform: false };
       },
     });
-    const answer = await say(session, '[[tool ask_user {"question":"which color?","choices":["red","blue"]}]]');
+    const answer = await say(
+      session,
+      '[[tool ask_user {"question":"which color?","choices":["red","blue"]}]]',
+    );
     assert.match(answer, /blue/);
     return { answer, asked, lines: recorder.lines() };
   },
@@ -35,11 +38,16 @@ conformance("requests to the client", {
   },
 
   "elicitation by the model": async (t) =>
-    t.skip("runtime 1.0.85 ignores askUserVariant: its ask_user answers that this session uses the legacy format"),
+    t.skip(
+      "runtime 1.0.85 ignores askUserVariant: its ask_user answers that this session uses the legacy format",
+    ),
 
   "elicitation by the client itself": async (t) => {
     const { session } = await t.session(await t.client(), {
-      onElicitationRequest: ({ message }) => ({ action: message === "sure?" ? "accept" : "decline", content: { confirmed: true } }),
+      onElicitationRequest: ({ message }) => ({
+        action: message === "sure?" ? "accept" : "decline",
+        content: { confirmed: true },
+      }),
     });
     assert.equal(session.capabilities.ui?.elicitation, true);
     const sure = await session.ui.confirm("sure?");
@@ -49,13 +57,22 @@ conformance("requests to the client", {
 
   "elicitation without a handler": async (t) => {
     const { session } = await t.session(await t.client());
-    return { capable: session.capabilities.ui?.elicitation ?? false, refused: await refusal(session.ui.confirm("sure?")) };
+    return {
+      capable: session.capabilities.ui?.elicitation ?? false,
+      refused: await refusal(session.ui.confirm("sure?")),
+    };
   },
 
-  "commands": async (t) => {
+  commands: async (t) => {
     const ran = [];
     const { session } = await t.session(await t.client(), {
-      commands: [{ name: "deploy", description: "Deploys", handler: ({ commandName, args }) => void ran.push({ commandName, args }) }],
+      commands: [
+        {
+          name: "deploy",
+          description: "Deploys",
+          handler: ({ commandName, args }) => void ran.push({ commandName, args }),
+        },
+      ],
     });
     const { commands } = await session.rpc.commands.list({ includeClientCommands: true });
     const result = await session.rpc.commands.execute({ commandName: "deploy", args: "staging now" });
@@ -96,7 +113,9 @@ conformance("requests to the client", {
   },
 
   "the system message is replaced": async (t) => {
-    const { session, recorder } = await t.session(await t.client(), { systemMessage: { mode: "replace", content: "Only this." } });
+    const { session, recorder } = await t.session(await t.client(), {
+      systemMessage: { mode: "replace", content: "Only this." },
+    });
     await say(session, "hi");
     return { content: recorder.of("system.message").at(-1).data.content };
   },
@@ -111,11 +130,15 @@ conformance("requests to the client", {
     });
     await session.rpc.mode.set({ mode: "plan" });
     await session.rpc.plan.update({ content: "# Plan" });
-    const answer = await say(session, '[[tool exit_plan_mode {"summary":"all planned","actions":["interactive"],"recommendedAction":"interactive"}]]');
+    const answer = await say(
+      session,
+      '[[tool exit_plan_mode {"summary":"all planned","actions":["interactive"],"recommendedAction":"interactive"}]]',
+    );
     return { answer, asked, mode: await session.rpc.mode.get() };
   },
 
-  "switching the model automatically": async (t) => t.skip("only a quota error of Copilot's own models asks for it"),
+  "switching the model automatically": async (t) =>
+    t.skip("only a quota error of Copilot's own models asks for it"),
   "a GitHub token from the client": async (t) => t.skip("needs an account"),
 
   "a bearer token is asked for": async (t) => {

@@ -23,14 +23,20 @@ function memory() {
     exists: async (path) => files.has(path) || isDirectory(path),
     stat: async (path) => {
       if (!files.has(path) && !isDirectory(path)) throw missing(path);
-      return { isFile: files.has(path), isDirectory: !files.has(path), size: files.get(path)?.length ?? 0, ...times };
+      return {
+        isFile: files.has(path),
+        isDirectory: !files.has(path),
+        size: files.get(path)?.length ?? 0,
+        ...times,
+      };
     },
     mkdir: async (path) => void dirs.add(path),
     readdir: async (path) => children(path),
     readdirWithTypes: async (path) =>
       children(path).map((name) => ({ name, type: files.has(`${path}/${name}`) ? "file" : "directory" })),
     rm: async (path) => {
-      for (const each of [...files.keys()]) if (each === path || each.startsWith(`${path}/`)) files.delete(each);
+      for (const each of [...files.keys()])
+        if (each === path || each.startsWith(`${path}/`)) files.delete(each);
       dirs.delete(path);
     },
     rename: async (from, to) => {
@@ -48,7 +54,7 @@ conformance("session files kept by the client", {
     const client = await t.client("dora", { sessionFs });
     const { files, provider } = memory();
     const createSessionFsProvider = () => provider;
-    const { session, config } = await t.session(client, { createSessionFsProvider });
+    const { session, config } = await t.session(client, { createSessionFsProvider, workingDirectory: "/" });
     await say(session, "kept by me");
     const log = () => [...files].find(([path]) => path.endsWith("events.jsonl"))?.[1] ?? "";
     await until(() => log().includes("kept by me"), "the event log");

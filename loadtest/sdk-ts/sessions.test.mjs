@@ -31,7 +31,10 @@ conformance("sessions", {
     const { session, config } = await t.session(client);
     await say(session, "hello");
     const found = await client.listSessions({ workingDirectory: config.workingDirectory });
-    assert.deepEqual(found.map((each) => each.sessionId), [session.sessionId]);
+    assert.deepEqual(
+      found.map((each) => each.sessionId),
+      [session.sessionId],
+    );
     return client.listSessions({ workingDirectory: "/nowhere/at/all" });
   },
 

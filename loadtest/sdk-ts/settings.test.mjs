@@ -5,7 +5,7 @@ import assert from "node:assert/strict";
 import { conformance, say } from "./harness.mjs";
 
 conformance("settings", {
-  "mode": async (t) => {
+  mode: async (t) => {
     const { session, recorder } = await t.session(await t.client());
     const before = await session.rpc.mode.get();
     const set = await session.rpc.mode.set({ mode: "plan" });
@@ -14,7 +14,7 @@ conformance("settings", {
     return { before, status: set.status, after, changed };
   },
 
-  "model": async (t) => {
+  model: async (t) => {
     const { session, recorder } = await t.session(await t.client());
     await say(session, "with the first");
     await session.setModel("another-model");
@@ -32,11 +32,14 @@ conformance("settings", {
       models: [{ id: "small", provider: "mine", wireModel: "wire-small", maxContextWindowTokens: 64000 }],
     });
     const answer = await say(session, "hi nonce:named-models");
-    const listed = await session.rpc.model.list().then((list) => list.list?.length ?? Object.keys(list), () => "refused");
+    const listed = await session.rpc.model.list().then(
+      (list) => list.list?.length ?? Object.keys(list),
+      () => "refused",
+    );
     return { answer, model: (await t.asked("named-models"))[0].model, listed };
   },
 
-  "name": async (t) => {
+  name: async (t) => {
     const { session } = await t.session(await t.client());
     const before = await session.rpc.name.get();
     await session.rpc.name.set({ name: "Release notes" });
@@ -53,7 +56,7 @@ conformance("settings", {
     return again.session.rpc.name.get();
   },
 
-  "plan": async (t) => {
+  plan: async (t) => {
     const { session } = await t.session(await t.client());
     const before = await session.rpc.plan.read();
     await session.rpc.plan.update({ content: "# Plan\n1. this" });
@@ -79,7 +82,7 @@ conformance("settings", {
     return { idle, busy };
   },
 
-  "log": async (t) => {
+  log: async (t) => {
     const { session, recorder } = await t.session(await t.client());
     await session.log("noted", { level: "warning" });
     const event = await recorder.seen("session.warning");
@@ -95,9 +98,11 @@ conformance("settings", {
     return { keys: Object.keys(metrics).sort() };
   },
 
-  "agents": async (t) => {
+  agents: async (t) => {
     const { session } = await t.session(await t.client(), {
-      customAgents: [{ name: "reviewer", displayName: "Reviewer", description: "Reviews", prompt: "You review." }],
+      customAgents: [
+        { name: "reviewer", displayName: "Reviewer", description: "Reviews", prompt: "You review." },
+      ],
     });
     const { agents } = await session.rpc.agent.list();
     await session.rpc.agent.select({ name: "reviewer" });

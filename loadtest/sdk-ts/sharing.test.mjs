@@ -28,10 +28,18 @@ conformance("sharing", {
     const open = { onPermissionRequest: () => ({ kind: "no-result" }) };
     const { one, two } = await pair(t, { tools: [echo], ...open }, open);
     await one.session.send({ prompt: '[[tool echo {"text":"x"}]]' });
-    const [{ data }] = await Promise.all([one, two].map(({ recorder }) => recorder.seen("permission.requested")));
+    const [{ data }] = await Promise.all(
+      [one, two].map(({ recorder }) => recorder.seen("permission.requested")),
+    );
     const { requestId } = data;
-    const first = await two.session.rpc.permissions.handlePendingPermissionRequest({ requestId, result: { kind: "approve-once" } });
-    const second = await one.session.rpc.permissions.handlePendingPermissionRequest({ requestId, result: { kind: "reject" } });
+    const first = await two.session.rpc.permissions.handlePendingPermissionRequest({
+      requestId,
+      result: { kind: "approve-once" },
+    });
+    const second = await one.session.rpc.permissions.handlePendingPermissionRequest({
+      requestId,
+      result: { kind: "reject" },
+    });
     const last = await two.recorder.seen("assistant.message", 2);
     return { first, second, answer: last.data.content };
   },
@@ -71,7 +79,10 @@ conformance("sharing", {
     const { one, two } = await pair(t);
     await Promise.all([one.session.send({ prompt: "from one" }), two.session.send({ prompt: "from two" })]);
     await two.recorder.seen("assistant.message", 2);
-    return two.recorder.of("assistant.message").map((event) => event.data.content).sort();
+    return two.recorder
+      .of("assistant.message")
+      .map((event) => event.data.content)
+      .sort();
   },
 
   "either can abort": async (t) => {

@@ -5,7 +5,13 @@ import assert from "node:assert/strict";
 import { echo } from "./fixtures.mjs";
 import { conformance, say } from "./harness.mjs";
 
-const tool = (name, handler, extra = {}) => ({ name, description: name, parameters: { type: "object" }, handler, ...extra });
+const tool = (name, handler, extra = {}) => ({
+  name,
+  description: name,
+  parameters: { type: "object" },
+  handler,
+  ...extra,
+});
 
 async function turn(t, tools, prompt, config = {}) {
   const { session, recorder } = await t.session(await t.client(), { tools, ...config });
@@ -25,9 +31,14 @@ conformance("tools", {
   },
 
   "a result that says it failed": (t) =>
-    turn(t, [tool("failing", () => ({ textResultForLlm: "it failed", resultType: "failure", error: "because" }))], "[[tool failing]]"),
+    turn(
+      t,
+      [tool("failing", () => ({ textResultForLlm: "it failed", resultType: "failure", error: "because" }))],
+      "[[tool failing]]",
+    ),
 
-  "a result that is an object": (t) => turn(t, [tool("object", () => ({ a: [1, { b: null }] }))], "[[tool object]]"),
+  "a result that is an object": (t) =>
+    turn(t, [tool("object", () => ({ a: [1, { b: null }] }))], "[[tool object]]"),
   "a result that is nothing": (t) => turn(t, [tool("nothing", () => undefined)], "[[tool nothing]]"),
   "a tool that does not exist": (t) => turn(t, [echo], "[[tool missing]]"),
 
@@ -38,13 +49,20 @@ conformance("tools", {
       return `n=${n}`;
     });
     const { session } = await t.session(await t.client(), { tools: [count, echo] });
-    const answer = await say(session, '[[tool count {"n":1}]] [[tool echo {"text":"b"}]] [[tool count {"n":2}]]');
+    const answer = await say(
+      session,
+      '[[tool count {"n":1}]] [[tool echo {"text":"b"}]] [[tool count {"n":2}]]',
+    );
     assert.deepEqual(seen.sort(), [1, 2]);
     return { answer: answer.split("\n").sort() };
   },
 
   "several rounds": async (t) => {
-    const outcome = await turn(t, [echo], '[[tool echo {"text":"1"}]] [[then]] [[tool echo {"text":"2"}]] [[then]] [[say done]]');
+    const outcome = await turn(
+      t,
+      [echo],
+      '[[tool echo {"text":"1"}]] [[then]] [[tool echo {"text":"2"}]] [[then]] [[say done]]',
+    );
     assert.equal(outcome.answer, "done");
     return outcome;
   },
@@ -62,13 +80,18 @@ conformance("tools", {
   },
 
   "skipPermission needs no approval": (t) =>
-    turn(t, [tool("free", () => "ok", { skipPermission: true })], "[[tool free]]", { onPermissionRequest: undefined }),
+    turn(t, [tool("free", () => "ok", { skipPermission: true })], "[[tool free]]", {
+      onPermissionRequest: undefined,
+    }),
 
   "overriding a built-in tool": (t) =>
     turn(t, [tool("view", () => "my view", { overridesBuiltInTool: true })], "[[tool view]]"),
 
   "availableTools leaves others out": async (t) => {
-    const { session } = await t.session(await t.client(), { tools: [echo, tool("other", () => "x")], availableTools: ["echo"] });
+    const { session } = await t.session(await t.client(), {
+      tools: [echo, tool("other", () => "x")],
+      availableTools: ["echo"],
+    });
     await say(session, "hi");
     const { tools } = await session.rpc.tools.getCurrentMetadata();
     return { tools: tools.map((each) => each.name) };
@@ -85,7 +108,10 @@ conformance("tools", {
 
   "the shell runs in the session's directory": async (t) => {
     const { session, recorder, config } = await t.session(await t.client());
-    const answer = await say(session, '[[tool bash {"command":"echo $((6*7)) > out && pwd && cat out","description":"compute"}]]');
+    const answer = await say(
+      session,
+      '[[tool bash {"command":"echo $((6*7)) > out && pwd && cat out","description":"compute"}]]',
+    );
     assert.match(answer, /42/);
     assert.ok(answer.includes(config.workingDirectory));
     return { answer, lines: recorder.lines() };

@@ -11,6 +11,8 @@ const UNSTABLE = [
   // Acknowledgements, which overtake what they acknowledge: the tool's end tells the outcome.
   /^(permission\.completed|external_tool\.completed|user_input\.completed|elicitation\.completed)$/,
   /^(command\.completed|hook\.(start|end)|tool\.execution_(partial_result|progress))$/,
+  // A resuming client may hear of its own resumption once or twice.
+  /^session\.(resume|managed_settings_resolved)$/,
   // An abort is reported beside the end that it causes, before or after it; `session.idle` comes last.
   /^(abort|agent\.interrupted)$/,
 ];
@@ -43,7 +45,9 @@ export function normalise(value) {
 function gist({ type, data }) {
   switch (type) {
     case "assistant.message":
-      return [data.content, ...(data.toolRequests ?? []).map((call) => `→${call.name}`)].filter(Boolean).join(" ");
+      return [data.content, ...(data.toolRequests ?? []).map((call) => `→${call.name}`)]
+        .filter(Boolean)
+        .join(" ");
     case "user.message":
       return data.content;
     case "tool.execution_start":

@@ -66,7 +66,13 @@ conformance("turns", {
 
   "a sub-agent": async (t) => {
     const { session, recorder } = await t.session(await t.client());
-    const task = { description: "look", prompt: "look around", agent_type: "explore", name: "scout", mode: "sync" };
+    const task = {
+      description: "look",
+      prompt: "look around",
+      agent_type: "explore",
+      name: "scout",
+      mode: "sync",
+    };
     const answer = await say(session, `[[tool task ${JSON.stringify(task)}]]`);
     const own = recorder.events.map((event) => event.type).filter((type) => type.startsWith("subagent."));
     return { answer, own: own.sort() };

@@ -5,7 +5,7 @@ import assert from "node:assert/strict";
 import { conformance, refusal, say } from "./harness.mjs";
 
 conformance("workspaces", {
-  "files": async (t) => {
+  files: async (t) => {
     const { session } = await t.session(await t.client());
     const { workspaces } = session.rpc;
     await workspaces.createFile({ path: "a.txt", content: "first" });
@@ -41,10 +41,13 @@ conformance("workspaces", {
     await say(session, "hello");
     const { workspace } = await session.rpc.workspaces.getWorkspace();
     assert.equal(workspace.id, session.sessionId);
-    return { path: typeof session.workspacePath, keys: Object.keys(workspace).filter((key) => key !== "summary").length > 3 };
+    return {
+      path: typeof session.workspacePath,
+      keys: Object.keys(workspace).filter((key) => key !== "summary").length > 3,
+    };
   },
 
-  "checkpoints": async (t) => {
+  checkpoints: async (t) => {
     const { session } = await t.session(await t.client());
     return session.rpc.workspaces.listCheckpoints();
   },
