@@ -19,7 +19,11 @@ use crate::app::Core;
 const UPKEEP: Duration = Duration::from_secs(5);
 
 /// Serves until connections are to be closed.
-pub(crate) async fn serve(core: Arc<Core>, listener: TcpListener, metrics: PrometheusHandle) -> io::Result<()> {
+pub(crate) async fn serve(
+    core: Arc<Core>,
+    listener: TcpListener,
+    metrics: PrometheusHandle,
+) -> io::Result<()> {
     let closing = core.drain.closing().clone();
     let upkeep = metrics.clone();
     let stop = closing.clone();

@@ -24,8 +24,11 @@ const EX_UNAVAILABLE: u8 = 69;
 /// Point any official Copilot SDK at the SDK port (127.0.0.1:4321) instead of at a CLI server. Jetway knows
 /// who is calling and gives each user a CLI server: a process of the user's own, or one of a fleet.
 #[derive(Debug, Parser)]
-#[command(version, after_help = "Every key of the file can be overridden by the environment: \
-    JETWAY__POOL__MODE=fleet sets pool.mode.\nStart with `jetway check` to see all of them with their defaults.")]
+#[command(
+    version,
+    after_help = "Every key of the file can be overridden by the environment: \
+    JETWAY__POOL__MODE=fleet sets pool.mode.\nStart with `jetway check` to see all of them with their defaults."
+)]
 struct Cli {
     #[command(subcommand)]
     command: Option<Command>,

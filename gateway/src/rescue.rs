@@ -38,18 +38,23 @@ pub(crate) fn name(refusal: &Refusal) -> &'static str {
 
 fn describe(refusal: &Refusal) -> (i64, String, Option<Value>) {
     match refusal {
-        Refusal::Unauthenticated(why) => (code::UNAUTHENTICATED, format!("AUTHENTICATION_FAILED: {why}"), None),
-        Refusal::SessionNotFound => (code::SESSION_NOT_FOUND, "Session not found".into(), None),
-        Refusal::MethodNotAllowed(method) => {
-            (code::METHOD_NOT_ALLOWED, format!("Method not allowed: {method}"), Some(json!({ "method": method })))
+        Refusal::Unauthenticated(why) => {
+            (code::UNAUTHENTICATED, format!("AUTHENTICATION_FAILED: {why}"), None)
         }
+        Refusal::SessionNotFound => (code::SESSION_NOT_FOUND, "Session not found".into(), None),
+        Refusal::MethodNotAllowed(method) => (
+            code::METHOD_NOT_ALLOWED,
+            format!("Method not allowed: {method}"),
+            Some(json!({ "method": method })),
+        ),
         Refusal::Overloaded(limit, retry_after) => {
             let data = json!({ "limit": limit.as_str(), "retryAfterMs": retry_after.as_millis() as u64 });
             (code::OVERLOADED, overloaded(*limit).into(), Some(data))
         }
         Refusal::Indeterminate { session } => {
             let data = session.as_ref().map(|s| json!({ "sessionId": s }));
-            let message = "The CLI server was lost before it answered; the outcome is unknown and it is not retried";
+            let message =
+                "The CLI server was lost before it answered; the outcome is unknown and it is not retried";
             (code::TURN_INDETERMINATE, message.into(), data)
         }
         Refusal::Draining(retry_after) => {

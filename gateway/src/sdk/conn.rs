@@ -244,7 +244,8 @@ where
         match (&message.kind, self.client.clone()) {
             (Kind::Request { id, method, params }, None) => {
                 let hello = Hello { method, params: *params };
-                if self.greet(id, &hello).await { Ok(()) } else { self.request(&message).await }
+                // Boxed: it happens once, and its space would be every connection's for ever.
+                if Box::pin(self.greet(id, &hello)).await { Ok(()) } else { self.request(&message).await }
             }
             (Kind::Request { .. }, Some(_)) => self.request(&message).await,
             (Kind::Reply { id, .. }, Some(client)) => {
@@ -293,7 +294,9 @@ where
     }
 
     async fn request(&mut self, message: &Envelope<'_>) -> Result<(), End> {
-        let (Kind::Request { id, method, .. }, Some(client)) = (&message.kind, &self.client) else { return Ok(()) };
+        let (Kind::Request { id, method, .. }, Some(client)) = (&message.kind, &self.client) else {
+            return Ok(());
+        };
         let Some(request) = message.to_request() else { return Ok(()) };
         let Some(method) = catalogue::lookup(method) else {
             self.refuse(&Refusal::MethodNotAllowed(method.to_string()), Some(id));
@@ -307,7 +310,9 @@ where
         };
         match outcome {
             Ok(Accepted::Forwarded) => {}
-            Ok(Accepted::Answered(result)) => self.write(|out| envelope::write_result(out, id, result.as_bytes())),
+            Ok(Accepted::Answered(result)) => {
+                self.write(|out| envelope::write_result(out, id, result.as_bytes()))
+            }
             Ok(Accepted::Farewell(result)) => {
                 self.write(|out| envelope::write_result(out, id, result.as_bytes()));
                 return Err(End::Farewell);

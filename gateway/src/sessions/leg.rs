@@ -11,7 +11,8 @@ use tracing::warn;
 
 use jetway_config::SessionId;
 use jetway_pool::{Attachment, Server};
-use jetway_wire::{Envelope, Id, Value,
+use jetway_wire::{
+    Envelope, Id, Value,
     envelope::{self, Request},
     json,
 };
@@ -52,7 +53,10 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Leg {
     /// Dials the server and introduces the client. Returns what the server said to that.
-    pub(crate) async fn open(client: &Arc<Client>, server: Attachment) -> Result<(Arc<Self>, Answer), Refusal> {
+    pub(crate) async fn open(
+        client: &Arc<Client>,
+        server: Attachment,
+    ) -> Result<(Arc<Self>, Answer), Refusal> {
         let unreachable = || Refusal::Overloaded(Limit::ServerStart, RETRY_AFTER);
         let core = client.core();
         let stream = server.dial().await.map_err(|error| {
@@ -155,7 +159,13 @@ impl Leg {
     /// Tells the server that nobody answers what it asked.
     pub(crate) fn refuse(&self, id: &Id) -> Backlog {
         let mut out = Vec::new();
-        envelope::write_error(&mut out, Some(id), envelope::code::METHOD_NOT_FOUND, "no client for this request", None);
+        envelope::write_error(
+            &mut out,
+            Some(id),
+            envelope::code::METHOD_NOT_FOUND,
+            "no client for this request",
+            None,
+        );
         self.writer.send(&out)
     }
 

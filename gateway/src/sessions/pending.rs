@@ -43,7 +43,10 @@ pub(crate) enum Then {
     /// The session was to be removed.
     Delete(Arc<Session>),
     /// A turn was to begin.
-    Turn { session: Arc<Session>, turn: TurnId },
+    Turn {
+        session: Arc<Session>,
+        turn: TurnId,
+    },
 }
 
 impl Then {

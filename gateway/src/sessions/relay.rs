@@ -102,7 +102,12 @@ fn relay(leg: &Arc<Leg>, client: &Arc<Client>, decoder: &mut Decoder, bytes: &[u
     outcome.map(|()| backlog)
 }
 
-fn on_frame(leg: &Arc<Leg>, client: &Arc<Client>, frame: Frame<'_>, out: &mut Vec<u8>) -> Result<(), EnvelopeError> {
+fn on_frame(
+    leg: &Arc<Leg>,
+    client: &Arc<Client>,
+    frame: Frame<'_>,
+    out: &mut Vec<u8>,
+) -> Result<(), EnvelopeError> {
     let message = Envelope::trusted(frame.body)?;
     match &message.kind {
         Kind::Notification { method, params } => {

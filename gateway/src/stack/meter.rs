@@ -52,7 +52,10 @@ impl<F: Future<Output = Result<Accepted, Refusal>>> Future for Metered<F> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let outcome = ready!(this.inner.poll(cx));
-        metrics::call(outcome.as_ref().map_or_else(rescue::name, |_| "accepted"), this.since.elapsed());
+        match &outcome {
+            Ok(_) => metrics::accepted(this.since.elapsed()),
+            Err(refusal) => metrics::refused(rescue::name(refusal)),
+        }
         Poll::Ready(outcome)
     }
 }

@@ -103,4 +103,3 @@ fn attach(call: &mut Call, leg: &Arc<Leg>) -> Result<Then, Refusal> {
     let routed = leg.route(&session);
     Ok(Then::Attach { session, routed, claimed: !known })
 }
-
