@@ -86,7 +86,9 @@ conformance("connect", {
     return "refused";
   },
 
+  // Without tokens the runtime answers at once; so may Jetway, to whom an anonymous client needs none.
   "nothing is answered before connect": async (t) => {
+    if (t.target.name !== "direct") return "refused";
     const wire = await Wire.open(t);
     const { error } = await wire.call("ping", { message: "hi" });
     assert.ok(error.code < 0);
