@@ -10,9 +10,8 @@ use jetway_config::pool::Command;
 
 use crate::error::CommandNotFound;
 
-/// What every CLI is given after the operator's own arguments. `copilot-runtime` refuses flags that it does
-/// not know; it and the full `copilot` know these. The keyring is the operator's, not the user's: without
-/// automatic login nothing is taken from it.
+/// What every CLI is given after the operator's own arguments: flags that both `copilot-runtime` and the full
+/// `copilot` know, as either refuses others.
 pub(crate) const ARGUMENTS: [&str; 8] =
     ["--headless", "--port", "0", "--host", "127.0.0.1", "--no-auto-update", "--log-level", "error"];
 
@@ -20,7 +19,7 @@ pub(crate) const ARGUMENTS: [&str; 8] =
 /// other services above all. `COPILOT_GITHUB_TOKEN` is the exception, made on purpose: it is set for Copilot
 /// and nothing else. `GH_TOKEN` and `GITHUB_TOKEN` often lie around with wide rights, and a session's shell
 /// would inherit them.
-const INHERITED: [&str; 24] = [
+const INHERITED: [&str; 21] = [
     "PATH",
     "LANG",
     "LC_ALL",
@@ -40,10 +39,7 @@ const INHERITED: [&str; 24] = [
     "GH_HOST",
     "COPILOT_GH_HOST",
     "COPILOT_OFFLINE",
-    "COPILOT_CACHE_HOME",
-    "XDG_CACHE_HOME",
-    "USE_BUILTIN_RIPGREP",
-    "MALLOC_ARENA_MAX",
+    PACKAGE_CACHE,
     GITHUB_TOKEN,
 ];
 
@@ -54,6 +50,7 @@ pub(crate) const GITHUB_TOKEN: &str = "COPILOT_GITHUB_TOKEN";
 pub(crate) struct Host {
     pub(crate) path: Option<OsString>,
     pub(crate) data_home: Option<PathBuf>,
+    pub(crate) cache_home: Option<PathBuf>,
     pub(crate) working_dir: PathBuf,
 }
 
@@ -61,11 +58,14 @@ impl Host {
     /// This process's.
     pub(crate) fn current() -> Self {
         let var = |name| std::env::var_os(name).filter(|value| !value.is_empty());
-        let data_home = var("XDG_DATA_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
-        let local = || Some(PathBuf::from(var("HOME")?).join(".local/share"));
+        let base = |name, under_home| {
+            let named = var(name).map(PathBuf::from).filter(|path| path.is_absolute());
+            named.or_else(|| Some(PathBuf::from(var("HOME")?).join(under_home)))
+        };
         Self {
             path: var("PATH"),
-            data_home: data_home.or_else(local),
+            data_home: base("XDG_DATA_HOME", ".local/share"),
+            cache_home: base("XDG_CACHE_HOME", ".cache"),
             working_dir: std::env::current_dir().unwrap_or_else(|_| "/".into()),
         }
     }
@@ -73,34 +73,73 @@ impl Host {
 
 /// The program and its first arguments.
 pub(crate) fn resolve(command: &Command, host: &Host) -> Result<(PathBuf, Vec<OsString>), CommandNotFound> {
-    match command {
-        Command::Auto => Ok((first_of(automatic(host), &[])?, Vec::new())),
+    let (places, arguments) = match command {
+        Command::Auto => (automatic(), Vec::new()),
+        Command::Program { program, args } if program.contains('/') => {
+            (vec![Place::At(host.working_dir.join(program))], args.iter().map(OsString::from).collect())
+        }
         Command::Program { program, args } => {
-            let places = if program.contains('/') {
-                vec![host.working_dir.join(program)]
-            } else {
-                on_path(host, program).collect()
-            };
-            let named = format!("{program} in PATH");
-            let shown: &[String] = if program.contains('/') { &[] } else { &[named] };
-            Ok((first_of(places, shown)?, args.iter().map(OsString::from).collect()))
+            (vec![Place::OnPath(program.clone())], args.iter().map(OsString::from).collect())
+        }
+    };
+    match places.iter().flat_map(|place| place.candidates(host)).find(|path| is_executable(path)) {
+        Some(program) => Ok((native(program), arguments)),
+        None => {
+            Err(CommandNotFound { looked_for: places.iter().flat_map(|place| place.shown(host)).collect() })
         }
     }
 }
 
 /// What `make demo` installed, what npm installed here or above, and what is in `PATH`, the small runtime
 /// before the full CLI.
-fn automatic(host: &Host) -> Vec<PathBuf> {
+fn automatic() -> Vec<Place> {
     let mut places = Vec::new();
     if let Some(platform) = platform() {
         let package =
             format!("node_modules/@github/copilot-sdk-{platform}/prebuilds/{platform}/copilot-runtime");
-        places.extend(host.data_home.iter().map(|data| data.join("jetway/npm").join(&package)));
-        places.extend(host.working_dir.ancestors().map(|dir| dir.join(&package)));
+        places.push(Place::InData(format!("jetway/npm/{package}")));
+        places.push(Place::HereOrAbove(package));
     }
-    places.extend(on_path(host, "copilot-runtime"));
-    places.extend(on_path(host, "copilot"));
+    places.extend(["copilot-runtime", "copilot"].map(|name| Place::OnPath(name.to_owned())));
     places
+}
+
+/// What npm puts into `PATH` is a script that starts the real program and waits. Started by that script, the
+/// program would hear neither of Jetway's death nor, in time, of SIGTERM; so it is started itself.
+fn native(program: PathBuf) -> PathBuf {
+    let script = program.canonicalize().ok().filter(|path| path.ends_with("@github/copilot/npm-loader.js"));
+    let package = script.as_deref().and_then(Path::parent).and_then(Path::parent).zip(platform());
+    let native = package.map(|(scope, platform)| scope.join(format!("copilot-{platform}/copilot")));
+    native.filter(|native| is_executable(native)).unwrap_or(program)
+}
+
+enum Place {
+    At(PathBuf),
+    InData(String),
+    HereOrAbove(String),
+    OnPath(String),
+}
+
+impl Place {
+    fn candidates(&self, host: &Host) -> Vec<PathBuf> {
+        match self {
+            Self::At(path) => vec![path.clone()],
+            Self::InData(path) => host.data_home.iter().map(|data| data.join(path)).collect(),
+            Self::HereOrAbove(path) => host.working_dir.ancestors().map(|dir| dir.join(path)).collect(),
+            Self::OnPath(name) => {
+                host.path.iter().flat_map(std::env::split_paths).map(|dir| dir.join(name)).collect()
+            }
+        }
+    }
+
+    fn shown(&self, host: &Host) -> Option<String> {
+        match self {
+            Self::At(path) => Some(path.display().to_string()),
+            Self::InData(path) => host.data_home.as_ref().map(|data| data.join(path).display().to_string()),
+            Self::HereOrAbove(path) => Some(format!("{path} in {} and above", host.working_dir.display())),
+            Self::OnPath(name) => Some(format!("{name} in PATH")),
+        }
+    }
 }
 
 /// As npm names it; `None` where there is no runtime.
@@ -112,29 +151,27 @@ fn platform() -> Option<&'static str> {
     }
 }
 
-fn on_path<'a>(host: &'a Host, name: &'a str) -> impl Iterator<Item = PathBuf> + 'a {
-    host.path.iter().flat_map(std::env::split_paths).map(move |dir| dir.join(name))
-}
-
-fn first_of(places: Vec<PathBuf>, shown: &[String]) -> Result<PathBuf, CommandNotFound> {
-    let found = places.iter().find(|place| is_executable(place)).cloned();
-    found.ok_or_else(|| CommandNotFound {
-        looked_for: if shown.is_empty() {
-            places.iter().map(|place| place.display().to_string()).collect()
-        } else {
-            shown.to_vec()
-        },
-    })
-}
-
 /// Whether `path` can be started.
 pub(crate) fn is_executable(path: &Path) -> bool {
     path.metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
 }
 
-/// The variables of `all` that a CLI inherits.
-pub(crate) fn inherited(all: impl IntoIterator<Item = (OsString, OsString)>) -> Vec<(OsString, OsString)> {
-    all.into_iter().filter(|(name, _)| INHERITED.iter().any(|allowed| name == OsStr::new(allowed))).collect()
+/// Where the full `copilot` unpacks itself (235 MB), unless the operator says where: once for all users, not in
+/// each one's home.
+pub(crate) const PACKAGE_CACHE: &str = "COPILOT_CACHE_HOME";
+
+/// The variables of `all` that a CLI inherits, and the cache.
+pub(crate) fn environment(
+    all: impl IntoIterator<Item = (OsString, OsString)>,
+    host: &Host,
+) -> Vec<(OsString, OsString)> {
+    let allowed = |name: &OsStr| INHERITED.iter().any(|allowed| name == OsStr::new(allowed));
+    let mut kept: Vec<_> = all.into_iter().filter(|(name, _)| allowed(name)).collect();
+    if !kept.iter().any(|(name, _)| name == PACKAGE_CACHE) {
+        let cache = host.cache_home.as_ref().map(|cache| cache.join("jetway/copilot").into_os_string());
+        kept.extend(cache.map(|cache| (PACKAGE_CACHE.into(), cache)));
+    }
+    kept
 }
 
 #[cfg(test)]
@@ -149,17 +186,20 @@ mod tests {
 
     #[test]
     fn finds_in_order() {
-        let Some(platform) = platform() else { return eprintln!("SKIPPED finds_in_order: no runtime here") };
+        let Some(platform) = platform() else {
+            return eprintln!("SKIPPED finds_in_order: no runtime is made for this platform");
+        };
         let dir = tempfile::tempdir().unwrap();
         let at = |path: &str| dir.path().join(path);
         let host = Host {
             path: Some(std::env::join_paths([at("bin"), at("sbin")]).unwrap()),
             data_home: Some(at("data")),
+            cache_home: None,
             working_dir: at("a/b"),
         };
         let auto = || resolve(&Command::Auto, &host).map(|(program, _)| program);
         let error = auto().unwrap_err().to_string();
-        for expected in ["data/jetway/npm", "a/b/node_modules", "sbin/copilot", "make demo"] {
+        for expected in ["data/jetway/npm", "a/b and above", "copilot in PATH", "make demo"] {
             assert!(error.contains(expected), "{error}");
         }
         let package =
@@ -180,12 +220,31 @@ mod tests {
     }
 
     #[test]
+    fn npms_script_is_passed_by() {
+        let Some(platform) = platform() else {
+            return eprintln!("SKIPPED npms_script_is_passed_by: no CLI is made for this platform");
+        };
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path().canonicalize().unwrap();
+        let script = dir.join("@github/copilot/npm-loader.js");
+        touch(&script, 0o755);
+        let link = dir.join("copilot");
+        std::os::unix::fs::symlink(&script, &link).unwrap();
+        assert_eq!(native(link.clone()), link);
+        let program = dir.join(format!("@github/copilot-{platform}/copilot"));
+        touch(&program, 0o755);
+        assert_eq!(native(link), program);
+        assert_eq!(native(dir.join("other")), dir.join("other"));
+    }
+
+    #[test]
     fn named_programs() {
         let dir = tempfile::tempdir().unwrap();
         touch(&dir.path().join("bin/cli"), 0o755);
         let host = Host {
             path: Some(dir.path().join("bin").into()),
             data_home: None,
+            cache_home: None,
             working_dir: dir.path().into(),
         };
         let find = |program: &str| {
@@ -200,10 +259,12 @@ mod tests {
     #[test]
     fn only_what_is_allowed_is_inherited() {
         let all = ["PATH", "GH_TOKEN", "GITHUB_TOKEN", "AWS_SECRET_ACCESS_KEY", GITHUB_TOKEN, "JETWAY__X"];
-        let kept = inherited(all.map(|name| (name.into(), "v".into())));
-        assert_eq!(
-            kept.iter().map(|(name, _)| name.to_str().unwrap()).collect::<Vec<_>>(),
-            ["PATH", GITHUB_TOKEN]
-        );
+        let host =
+            Host { path: None, data_home: None, cache_home: Some("/c".into()), working_dir: "/".into() };
+        let kept = environment(all.map(|name| (name.into(), "v".into())), &host);
+        let kept: Vec<_> = kept.iter().map(|(n, v)| (n.to_str().unwrap(), v.to_str().unwrap())).collect();
+        assert_eq!(kept, [("PATH", "v"), (GITHUB_TOKEN, "v"), (PACKAGE_CACHE, "/c/jetway/copilot")]);
+        let own = environment([(PACKAGE_CACHE.into(), "/own".into())], &host);
+        assert_eq!(own, [(PACKAGE_CACHE.into(), "/own".into())]);
     }
 }

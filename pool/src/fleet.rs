@@ -268,7 +268,7 @@ async fn check(fleet: &Fleet, index: usize, kept: &mut Option<Proved>) -> Result
     let begun = Instant::now();
     let probe = async {
         match kept.take() {
-            Some(proved) => probe::ping(&proved.peer).await.map(|_| proved),
+            Some(mut proved) => proved.ping().await.map(|()| proved),
             None => probe::prove(&address.host, address.port, token.as_ref()).await,
         }
     };
@@ -290,8 +290,7 @@ async fn wait(fleet: &Fleet, index: usize, kept: &mut Option<Proved>) {
     };
     let broken = async {
         match kept {
-            // What a server tells everybody is not for us, but must be taken off the wire.
-            Some(proved) => while proved.incoming.recv().await.is_some() {},
+            Some(proved) => proved.broken().await,
             None => std::future::pending().await,
         }
     };

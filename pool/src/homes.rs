@@ -16,12 +16,10 @@ pub(crate) struct Homes {
     loads: Vec<u64>,
     /// Users at home per server.
     users: Vec<usize>,
-    homes: HashMap<Identity, Home>,
-}
-
-struct Home {
-    server: usize,
-    attachments: usize,
+    /// Attachments per user and server: to their home, and to lost servers that were it before.
+    held: HashMap<(Identity, usize), usize>,
+    /// Of users with attachments there.
+    homes: HashMap<Identity, usize>,
 }
 
 impl Homes {
@@ -29,26 +27,25 @@ impl Homes {
         let weights: Vec<_> = servers.clone().into_iter().map(|(_, weight)| weight).collect();
         let n = weights.len();
         let ring = Ring::new(servers);
-        Self { ring, weights, loads: vec![0; n], users: vec![0; n], homes: HashMap::new() }
+        let (held, homes) = (HashMap::new(), HashMap::new());
+        Self { ring, weights, loads: vec![0; n], users: vec![0; n], held, homes }
     }
 
     /// The server for one more attachment of `who`, counted; `None` when no server is `usable`.
     pub(crate) fn place(&mut self, who: &Identity, usable: impl Fn(usize) -> bool) -> Option<usize> {
-        let stays = self.homes.get(who).map(|home| home.server).filter(|server| usable(*server));
-        let server = match stays {
-            Some(server) => server,
+        let home = self.homes.get(who).copied();
+        let server = match home.filter(|server| usable(*server)) {
+            Some(home) => home,
             None => self.choose(who, usable)?,
         };
-        let home = self.homes.entry(who.clone()).or_insert(Home { server, attachments: 0 });
-        if home.attachments == 0 || home.server != server {
-            if home.attachments > 0 {
-                // The old server is lost; what is still attached there ends without being missed here.
-                self.users[home.server] -= 1;
+        if home != Some(server) {
+            if let Some(lost) = home {
+                self.users[lost] -= 1;
             }
-            *home = Home { server, attachments: 0 };
+            self.homes.insert(who.clone(), server);
             self.users[server] += 1;
         }
-        home.attachments += 1;
+        *self.held.entry((who.clone(), server)).or_default() += 1;
         self.loads[server] += 1;
         Some(server)
     }
@@ -61,11 +58,13 @@ impl Homes {
     /// One attachment to `server` less.
     pub(crate) fn release(&mut self, server: usize, who: Option<&Identity>) {
         self.loads[server] = self.loads[server].saturating_sub(1);
-        let Some((who, home)) = who.and_then(|who| Some((who, self.homes.get_mut(who)?))) else { return };
-        if home.server == server {
-            home.attachments -= 1;
-            if home.attachments == 0 {
-                self.homes.remove(who);
+        let Some(key) = who.map(|who| (who.clone(), server)) else { return };
+        let Some(held) = self.held.get_mut(&key) else { return };
+        *held -= 1;
+        if *held == 0 {
+            self.held.remove(&key);
+            if self.homes.get(&key.0) == Some(&server) {
+                self.homes.remove(&key.0);
                 self.users[server] -= 1;
             }
         }
@@ -86,5 +85,88 @@ impl Homes {
         self.ring.place(position, |server| {
             usable(server) && self.loads[server] < ring::bound(load, self.weights[server], weight)
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const SERVERS: usize = 4;
+
+    fn user(n: usize) -> Identity {
+        Identity { tenant: "acme".parse().unwrap(), user: format!("user-{n}").parse().unwrap() }
+    }
+
+    #[derive(Debug, Clone)]
+    enum Event {
+        Come(usize),
+        Visit(usize),
+        /// One of the attachments ends.
+        Go(prop::sample::Index),
+        Flip(usize),
+    }
+
+    fn event() -> impl Strategy<Value = Event> {
+        prop_oneof![
+            6 => (0..30_usize).prop_map(Event::Come),
+            1 => (0..SERVERS).prop_map(Event::Visit),
+            4 => any::<prop::sample::Index>().prop_map(Event::Go),
+            1 => (0..SERVERS).prop_map(Event::Flip),
+        ]
+    }
+
+    proptest! {
+        /// Against a list of all attachments: counts agree, users with attachments to a server that is up stay,
+        /// nobody is put on one that is down or above its bound.
+        #[test]
+        fn laws(events in prop::collection::vec(event(), 0..300)) {
+            let names = ["a:1", "b:1", "c:1", "d:1"];
+            let weights = [1, 1, 2, 3];
+            let mut homes = Homes::new(names.into_iter().zip(weights));
+            let mut up = [true; SERVERS];
+            let mut all: Vec<(Option<usize>, usize)> = Vec::new();
+            // Where each user was put last: that is home, while attached there.
+            let mut put: HashMap<usize, usize> = HashMap::new();
+            for event in events {
+                match event {
+                    Event::Come(n) => {
+                        let home = put.get(&n).filter(|at| all.contains(&(Some(n), **at))).copied();
+                        let before = (0..SERVERS).map(|s| homes.load(s).0).collect::<Vec<_>>();
+                        let placed = homes.place(&user(n), |s| up[s]);
+                        prop_assert_eq!(placed.is_some(), up.contains(&true));
+                        let Some(at) = placed else { continue };
+                        prop_assert!(up[at]);
+                        if let Some(home) = home.filter(|home| up[*home]) {
+                            prop_assert_eq!(at, home);
+                        } else {
+                            let usable = || (0..SERVERS).filter(|s| up[*s]);
+                            let load = usable().map(|s| before[s]).sum();
+                            let weight = usable().map(|s| u64::from(weights[s])).sum();
+                            prop_assert!(before[at] < ring::bound(load, weights[at], weight));
+                        }
+                        put.insert(n, at);
+                        all.push((Some(n), at));
+                    }
+                    Event::Visit(server) => {
+                        homes.visit(server);
+                        all.push((None, server));
+                    }
+                    Event::Go(index) if !all.is_empty() => {
+                        let (who, at) = all.swap_remove(index.index(all.len()));
+                        homes.release(at, who.map(user).as_ref());
+                    }
+                    Event::Go(_) => {}
+                    Event::Flip(server) => up[server] = !up[server],
+                }
+                for server in 0..SERVERS {
+                    let load = all.iter().filter(|(_, at)| *at == server).count();
+                    let at_home = put.iter().filter(|(n, at)| **at == server && all.contains(&(Some(**n), server)));
+                    prop_assert_eq!(homes.load(server), (load as u64, at_home.count()));
+                }
+            }
+        }
     }
 }

@@ -72,8 +72,9 @@ impl PerUser {
             }
             Sandbox::None => {}
         }
-        let (program, arguments) = command::resolve(&settings.command, &Host::current())?;
-        let environment = command::inherited(std::env::vars_os());
+        let host = Host::current();
+        let (program, arguments) = command::resolve(&settings.command, &host)?;
+        let environment = command::environment(std::env::vars_os(), &host);
         if environment.iter().any(|(name, _)| name == GITHUB_TOKEN) {
             warn!("{GITHUB_TOKEN} is set: every user's CLI logs in with it, and users' shells can read it");
         }

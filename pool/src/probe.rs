@@ -30,9 +30,44 @@ pub(crate) enum ProbeError {
 #[derive(Debug)]
 pub(crate) struct Proved {
     pub(crate) version: Option<String>,
-    pub(crate) peer: Peer,
-    /// Ends when the server closes the connection. What comes out of it is to be taken and ignored.
-    pub(crate) incoming: mpsc::Receiver<Incoming>,
+    line: Line,
+}
+
+#[derive(Debug)]
+struct Line {
+    peer: Peer,
+    incoming: mpsc::Receiver<Incoming>,
+}
+
+impl Line {
+    async fn call(&mut self, method: &'static str, params: Value) -> Result<Value, CallError> {
+        tokio::select! {
+            reply = self.peer.call(method, params) => reply,
+            // A server tells everybody about its sessions' lives: left lying, that would block the reply.
+            () = drain(&mut self.incoming) => Err(CallError::Closed),
+        }
+    }
+
+    async fn ping(&mut self) -> Result<Value, ProbeError> {
+        self.call("ping", json!({})).await.map_err(|e| ProbeError::Call("ping", e))
+    }
+}
+
+/// Takes what the server sends unasked until the connection ends.
+async fn drain(incoming: &mut mpsc::Receiver<Incoming>) {
+    while incoming.recv().await.is_some() {}
+}
+
+impl Proved {
+    /// Whether the server still answers.
+    pub(crate) async fn ping(&mut self) -> Result<(), ProbeError> {
+        self.line.ping().await.map(drop)
+    }
+
+    /// Waits until the connection ends. Cancel safe.
+    pub(crate) async fn broken(&mut self) {
+        drain(&mut self.line.incoming).await;
+    }
 }
 
 /// Connects, authenticates, pings. Without a limit in time: wrap it in one.
@@ -40,20 +75,16 @@ pub(crate) async fn prove(host: &str, port: u16, token: Option<&SecretString>) -
     let stream = TcpStream::connect((host, port)).await?;
     stream.set_nodelay(true)?;
     let (peer, incoming) = Peer::new(stream, CAPS);
-    let hello = match peer.call("connect", connect_params(token.map(|t| t.expose().as_str()))).await {
+    let mut line = Line { peer, incoming };
+    let hello = match line.call("connect", connect_params(token.map(|t| t.expose().as_str()))).await {
         Err(CallError::Refused { code: METHOD_NOT_FOUND, .. }) => Value::Null,
         hello => hello.map_err(|e| ProbeError::Call("connect", e))?,
     };
-    let pong = ping(&peer).await?;
+    let pong = line.ping().await?;
     for protocol in [&hello["protocolVersion"], &pong["protocolVersion"]] {
         if !protocol.is_null() && protocol.as_i64() != Some(PROTOCOL) {
             return Err(ProbeError::Protocol(protocol.clone()));
         }
     }
-    Ok(Proved { version: hello["version"].as_str().map(str::to_owned), peer, incoming })
-}
-
-/// Whether the server still answers.
-pub(crate) async fn ping(peer: &Peer) -> Result<Value, ProbeError> {
-    peer.call("ping", json!({})).await.map_err(|e| ProbeError::Call("ping", e))
+    Ok(Proved { version: hello["version"].as_str().map(str::to_owned), line })
 }

@@ -192,3 +192,111 @@ impl<S: Clone, T: Clone> Slots<S, T> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const MAX: usize = 3;
+    const TIMEOUT: Duration = Duration::from_secs(60);
+    const LONGEST: Duration = Duration::from_secs(1);
+
+    fn user(n: usize) -> Identity {
+        Identity { tenant: "acme".parse().unwrap(), user: format!("user-{n}").parse().unwrap() }
+    }
+
+    /// What a naive reader of the rules keeps about a user. Servers are numbers, tickets are users.
+    #[derive(Debug, Clone, PartialEq)]
+    enum Model {
+        Starting,
+        Running { server: usize, attachments: usize, used: Instant, fresh: bool },
+        Stopping,
+    }
+
+    proptest! {
+        #[test]
+        fn laws(steps in prop::collection::vec((0..7_u8, 0..6_usize, 0..50_u64), 0..300)) {
+            let mut now = Instant::now();
+            let mut slots: Slots<usize, ()> = Slots::new(MAX);
+            let mut model: BTreeMap<usize, Model> = BTreeMap::new();
+            let mut servers = 0;
+            for (what, n, seconds) in steps {
+                let who = user(n);
+                match what {
+                    0 | 1 => {
+                        let live = model.values().filter(|m| **m != Model::Stopping).count();
+                        let idlest = model.iter().filter_map(|(n, m)| match m {
+                            Model::Running { attachments: 0, used, fresh, .. }
+                                if !fresh || now.duration_since(*used) >= FRESH => Some((*used, user(*n), *n)),
+                            _ => None,
+                        }).min();
+                        match (slots.want(&who, now, LONGEST, || ()), model.get_mut(&n)) {
+                            (Want::Attached(s), Some(Model::Running { server, attachments, used, fresh })) => {
+                                prop_assert_eq!(s, *server);
+                                *attachments += 1;
+                                (*used, *fresh) = (now, false);
+                            }
+                            (Want::Wait(()), Some(Model::Starting | Model::Stopping)) => {}
+                            (Want::Full, None) => prop_assert!(live == MAX && idlest.is_none()),
+                            (Want::Start { delay, evicted, .. }, None) => {
+                                prop_assert!(delay <= LONGEST);
+                                prop_assert_eq!(evicted.is_some(), live == MAX);
+                                if let Some(evicted) = evicted {
+                                    let (_, _, idlest) = idlest.unwrap();
+                                    let stopping = model.insert(idlest, Model::Stopping);
+                                    let same = matches!(stopping, Some(Model::Running { server, .. }) if server == evicted);
+                                    prop_assert!(same);
+                                }
+                                model.insert(n, Model::Starting);
+                            }
+                            (Want::Backoff { remaining, .. }, None) => prop_assert!(remaining > LONGEST),
+                            (_, expected) => prop_assert!(false, "expected {:?}", expected),
+                        }
+                    }
+                    2 => if model.get(&n) == Some(&Model::Starting) {
+                        servers += 1;
+                        prop_assert!(slots.started(&who, servers, now).is_some());
+                        model.insert(n, Model::Running { server: servers, attachments: 0, used: now, fresh: true });
+                    },
+                    3 => if let Some(state) = model.remove(&n) {
+                        if state != Model::Stopping {
+                            slots.died(&who, Duration::ZERO, now);
+                        }
+                        let told = slots.ended(&who).is_some();
+                        prop_assert_eq!(told, !matches!(state, Model::Running { .. }));
+                    },
+                    4 => if let Some(Model::Running { server, attachments: count @ 1.., used, .. }) = model.get_mut(&n) {
+                        slots.release(&who, now, |s| s == server);
+                        (*count, *used) = (*count - 1, now);
+                    } else {
+                        // The end of an attachment to a server that is gone.
+                        slots.release(&who, now, |s| *s == usize::MAX);
+                    },
+                    5 => {
+                        let mut expected = Vec::new();
+                        for state in model.values_mut() {
+                            if let Model::Running { server, attachments: 0, used, .. } = *state
+                                && now.duration_since(used) >= TIMEOUT
+                            {
+                                expected.push(server);
+                                *state = Model::Stopping;
+                            }
+                        }
+                        let mut stopped = slots.stop_idle(TIMEOUT, now, || ());
+                        stopped.sort_unstable();
+                        expected.sort_unstable();
+                        prop_assert_eq!(stopped, expected);
+                        slots.forget(now);
+                    }
+                    _ => now += Duration::from_secs(seconds),
+                }
+                prop_assert!(model.values().filter(|m| **m != Model::Stopping).count() <= MAX);
+                prop_assert_eq!(slots.iter().count(), model.len());
+            }
+        }
+    }
+}
