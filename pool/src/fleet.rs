@@ -218,6 +218,7 @@ impl Fleet {
             pid: None,
             version,
             since: Instant::now(),
+            spare: Mutex::default(),
             gone: watch::Sender::new(None),
         }
     }
@@ -269,7 +270,7 @@ async fn check(fleet: &Fleet, index: usize, kept: &mut Option<Proved>) -> Result
     let probe = async {
         match kept.take() {
             Some(mut proved) => proved.ping().await.map(|()| proved),
-            None => probe::prove(&address.host, address.port, token.as_ref()).await,
+            None => probe::prove(probe::dial(&address.host, address.port).await?, token.as_ref()).await,
         }
     };
     let proved = match tokio::time::timeout(fleet.health.timeout, probe).await {

@@ -119,6 +119,9 @@ mod tests {
     }
 
     proptest! {
+        // Each case builds a ring, which is slow without optimisation.
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
         /// Against a list of all attachments: counts agree, users with attachments to a server that is up stay,
         /// nobody is put on one that is down or above its bound.
         #[test]

@@ -3,8 +3,7 @@
 use std::{
     ffi::{OsStr, OsString},
     fmt::Write as _,
-    fs, io,
-    os::unix::fs::DirBuilderExt as _,
+    io,
     path::{Path, PathBuf},
     process::{ExitStatus, Stdio},
     time::{Duration, Instant},
@@ -12,7 +11,7 @@ use std::{
 
 use jetway_config::{Identity, SecretString};
 use nix::sys::signal::Signal;
-use tokio::{process::Command, time::timeout_at};
+use tokio::{net::TcpStream, process::Command, time::timeout_at};
 
 use crate::{
     command::{ARGUMENTS, GITHUB_TOKEN},
@@ -20,8 +19,12 @@ use crate::{
     output::Output,
     probe::{self, ProbeError},
     spawner::{Group, Spawner},
+    state_dir,
     strays::MARK,
 };
+
+/// Where processes listen.
+pub(crate) const HOST: &str = "127.0.0.1";
 
 /// What a CLI may take to end after SIGTERM; it needs 30 to 150 ms, 3.1 s have been seen under load.
 const GRACE: Duration = Duration::from_secs(5);
@@ -72,6 +75,8 @@ pub(crate) struct Process {
     pub(crate) port: u16,
     pub(crate) token: SecretString,
     pub(crate) version: Option<String>,
+    /// A connection that nobody has used.
+    pub(crate) spare: Option<TcpStream>,
 }
 
 impl Launcher {
@@ -97,13 +102,19 @@ impl Launcher {
                 return Err(LaunchError::Timeout { phase: Phase::Announcement });
             }
         };
+        let prove = async {
+            // `copilot-runtime` looks for new connections every 20 ms and takes all that wait: two now cost no
+            // more than one, and save the first user of the process that wait.
+            let (first, spare) = tokio::try_join!(probe::dial(HOST, port), probe::dial(HOST, port))?;
+            Ok::<_, ProbeError>((probe::prove(first, Some(&token)).await?, spare))
+        };
         let proved = tokio::select! {
-            proved = timeout_at(deadline, probe::prove("127.0.0.1", port, Some(&token))) => proved,
+            proved = timeout_at(deadline, prove) => proved,
             status = group.ended() => return Err(ended(status, &mut output).await),
         };
-        let proved = proved.map_err(|_| LaunchError::Timeout { phase: Phase::Probe })??;
+        let (proved, spare) = proved.map_err(|_| LaunchError::Timeout { phase: Phase::Probe })??;
         let pid = group.child.id();
-        Ok(Process { group, output, pid, port, token, version: proved.version })
+        Ok(Process { group, output, pid, port, token, version: proved.version, spare: Some(spare) })
     }
 
     fn command(&self, who: &Identity, mark: &OsStr, token: &str) -> Result<Command, LaunchError> {
@@ -111,7 +122,7 @@ impl Launcher {
         let workspace = home.join("workspace");
         let copilot_home = home.join(".copilot");
         for dir in [&workspace, &copilot_home] {
-            private_dir(dir).map_err(|cause| LaunchError::Prepare { path: dir.clone(), cause })?;
+            state_dir::make(dir).map_err(|cause| LaunchError::Prepare { path: dir.clone(), cause })?;
         }
         let mut command = Command::new(&self.program);
         command
@@ -173,11 +184,6 @@ async fn ended(status: io::Result<ExitStatus>, output: &mut Output) -> LaunchErr
 
 fn describe(status: io::Result<ExitStatus>) -> String {
     status.map_or_else(|e| e.to_string(), |status| status.to_string())
-}
-
-/// Makes `dir` and its parents; what it makes is open to its owner only.
-pub(crate) fn private_dir(dir: &Path) -> io::Result<()> {
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)
 }
 
 /// 256 random bits in hex.

@@ -23,6 +23,7 @@ pub mod ring;
 mod server;
 mod slots;
 mod spawner;
+mod state_dir;
 mod strays;
 mod telemetry;
 

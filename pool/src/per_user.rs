@@ -17,10 +17,11 @@ use tracing::{debug, info, warn};
 use crate::{
     command::{self, GITHUB_TOKEN, Host},
     error::{Gone, Phase, PoolError, StartError, StopReason},
-    launch::{LaunchError, Launcher, Process, private_dir},
+    launch::{HOST, LaunchError, Launcher, Process},
     server::{Attachment, Keeper, Readiness, Server, ServerId, ServerState, ServerStatus},
     slots::{Slot, Slots, Want},
     spawner::Spawner,
+    state_dir,
     strays::{Mark, Marks},
     telemetry,
 };
@@ -78,7 +79,7 @@ impl PerUser {
         if environment.iter().any(|(name, _)| name == GITHUB_TOKEN) {
             warn!("{GITHUB_TOKEN} is set: every user's CLI logs in with it, and users' shells can read it");
         }
-        let (state_dir, lock) = lock_state_dir(settings)?;
+        let (state_dir, lock) = state_dir::lock(&settings.state_dir)?;
         info!(program = %program.display(), state_dir = %state_dir.display(), "a CLI process for every user");
         let spawner = Spawner::new().map_err(StartError::Thread)?;
         let start_timeout = settings.start_timeout;
@@ -176,7 +177,7 @@ impl PerUser {
                 return;
             }
         };
-        let server = Arc::new(self.server(&who, &process));
+        let server = Arc::new(self.server(&who, &mut process));
         info!(tenant = %who.tenant, user = %who.user, pid = process.pid, port = process.port,
             version = process.version, took_ms = begun.elapsed().as_millis() as u64, "CLI process ready");
         let stop = Arc::new(watch::Sender::new(None));
@@ -189,6 +190,7 @@ impl PerUser {
             status = process.ended() => Err(status),
             reason = stopped.wait_for(Option::is_some) => Ok(reason.ok().and_then(|r| *r)),
             () = self.closing.cancelled() => Ok(None),
+            never = server.drop_spare_in_time() => match never {},
         };
         let gone = match reason {
             Err(status) => {
@@ -250,17 +252,18 @@ impl PerUser {
         Err(PoolError::ShuttingDown)
     }
 
-    fn server(&self, who: &Identity, process: &Process) -> Server {
+    fn server(&self, who: &Identity, process: &mut Process) -> Server {
         Server {
             id: ServerId::of_user(who),
             incarnation: self.incarnations.fetch_add(1, Ordering::Relaxed),
-            host: "127.0.0.1".to_owned(),
+            host: HOST.to_owned(),
             port: process.port,
             token: Some(process.token.clone()),
             state: None,
             pid: process.pid,
             version: process.version.clone(),
             since: Instant::now(),
+            spare: Mutex::new(process.spare.take()),
             gone: watch::Sender::new(None),
         }
     }
@@ -392,18 +395,4 @@ async fn sweep_strays(pool: Arc<PerUser>) {
         }
     };
     pool.closing.run_until_cancelled(needed).await;
-}
-
-/// Makes the state directory and locks it: it is ours until the file is closed.
-fn lock_state_dir(settings: &Settings) -> Result<(std::path::PathBuf, File), StartError> {
-    let path = &settings.state_dir;
-    let failed = |cause| StartError::StateDir { path: path.clone(), cause };
-    private_dir(path).map_err(failed)?;
-    let path = path.canonicalize().map_err(failed)?;
-    let dir = File::open(&path).map_err(failed)?;
-    match dir.try_lock() {
-        Ok(()) => Ok((path, dir)),
-        Err(std::fs::TryLockError::WouldBlock) => Err(StartError::StateDirInUse { path }),
-        Err(std::fs::TryLockError::Error(cause)) => Err(failed(cause)),
-    }
 }

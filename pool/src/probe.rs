@@ -1,5 +1,7 @@
 //! Does a server speak our protocol? `connect` and `ping`, as an SDK begins.
 
+use std::io;
+
 use jetway_config::{SecretString, limits::FRAME_HEADER_BYTES};
 use jetway_wire::{
     frame::Caps,
@@ -19,7 +21,7 @@ const METHOD_NOT_FOUND: i64 = -32601;
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ProbeError {
     #[error("cannot connect: {0}")]
-    Dial(#[from] std::io::Error),
+    Dial(#[from] io::Error),
     #[error("`{0}`: {1}")]
     Call(&'static str, CallError),
     #[error("it speaks protocol version {0}, not {PROTOCOL}")]
@@ -70,10 +72,15 @@ impl Proved {
     }
 }
 
-/// Connects, authenticates, pings. Without a limit in time: wrap it in one.
-pub(crate) async fn prove(host: &str, port: u16, token: Option<&SecretString>) -> Result<Proved, ProbeError> {
+/// Connects. Without a limit in time: wrap it in one.
+pub(crate) async fn dial(host: &str, port: u16) -> io::Result<TcpStream> {
     let stream = TcpStream::connect((host, port)).await?;
     stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+/// Authenticates, pings. Without a limit in time, likewise.
+pub(crate) async fn prove(stream: TcpStream, token: Option<&SecretString>) -> Result<Proved, ProbeError> {
     let (peer, incoming) = Peer::new(stream, CAPS);
     let mut line = Line { peer, incoming };
     let hello = match line.call("connect", connect_params(token.map(|t| t.expose().as_str()))).await {

@@ -1,19 +1,26 @@
 //! One CLI server as its users see it, and the right to use it.
 
 use std::{
+    convert::Infallible,
     fmt,
     ops::Deref,
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
 use jetway_config::{Identity, pool::StateName, secret::SecretString};
 use tokio::{net::TcpStream, sync::watch};
 
-use crate::error::{Gone, PoolError};
+use crate::{
+    error::{Gone, PoolError},
+    probe,
+};
 
 /// How long a connection to a server that is thought to be up may take.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// How long a connection that was made in advance is kept: who needed the server dials at once.
+const SPARE_FOR: Duration = Duration::from_secs(10);
 
 /// A server's name: `<tenant>/<user>` for a user's own process, `<host>:<port>` in a fleet. It stays the same
 /// over restarts; [`Server::incarnation`] does not.
@@ -67,6 +74,8 @@ pub struct Server {
     pub(crate) pid: Option<u32>,
     pub(crate) version: Option<String>,
     pub(crate) since: Instant,
+    /// A connection for the first who dials soon.
+    pub(crate) spare: Mutex<Option<TcpStream>>,
     pub(crate) gone: watch::Sender<Option<Gone>>,
 }
 
@@ -107,6 +116,18 @@ impl Server {
         self.version.as_deref()
     }
 
+    fn spare(&self) -> Option<TcpStream> {
+        let spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner).take()?;
+        self.gone.borrow().is_none().then_some(spare)
+    }
+
+    /// Hangs up in time on what nobody has dialled for. Never ends.
+    pub(crate) async fn drop_spare_in_time(&self) -> Infallible {
+        tokio::time::sleep(SPARE_FOR).await;
+        self.spare.lock().unwrap_or_else(PoisonError::into_inner).take();
+        std::future::pending().await
+    }
+
     /// Why it is gone, if it is.
     pub fn gone(&self) -> Option<Gone> {
         self.gone.borrow().clone()
@@ -145,13 +166,12 @@ impl Attachment {
     ///
     /// [`PoolError::Unreachable`]; for a server of a fleet it counts towards opening the circuit.
     pub async fn dial(&self) -> Result<TcpStream, PoolError> {
+        if let Some(spare) = self.server.spare() {
+            return Ok(spare);
+        }
         let begun = Instant::now();
-        let connect = async {
-            let stream = TcpStream::connect((self.host.as_str(), self.port)).await?;
-            stream.set_nodelay(true)?;
-            std::io::Result::Ok(stream)
-        };
-        let outcome = match tokio::time::timeout(DIAL_TIMEOUT, connect).await {
+        let dial = probe::dial(&self.host, self.port);
+        let outcome = match tokio::time::timeout(DIAL_TIMEOUT, dial).await {
             Ok(outcome) => outcome.map_err(|e| e.to_string()),
             Err(_) => Err("no answer to a connection attempt".to_owned()),
         };
