@@ -17,6 +17,27 @@ pub fn session_of<'a>(method: &str, params: Value<'a>) -> Option<Cow<'a, str>> {
     scope.get("sessionId")?.as_str()
 }
 
+/// A `session.event`, known by its first bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Peek<'a> {
+    /// The session.
+    pub session: &'a str,
+    /// What it means for the session's turn.
+    pub turn: Turn,
+}
+
+/// Knows a `session.event` by its first bytes, which the CLI always writes in the same order; `None` for
+/// anything else, which is then to be read in full.
+///
+/// Nothing that a user or a model says can imitate them: what they say stands in strings, further in.
+pub fn peek(body: &[u8]) -> Option<Peek<'_>> {
+    let rest = body.strip_prefix(br#"{"jsonrpc":"2.0","method":"session.event","params":{"sessionId":""#)?;
+    let (session, rest) = rest.split_at(memchr::memchr2(b'"', b'\\', rest)?);
+    let rest = rest.strip_prefix(br#"","event":{"type":""#)?;
+    let kind = &rest[..memchr::memchr2(b'"', b'\\', rest)?];
+    Some(Peek { session: std::str::from_utf8(session).ok()?, turn: turn_of_type(kind) })
+}
+
 /// What an event means for its session's turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Turn {
@@ -32,11 +53,51 @@ pub enum Turn {
 
 /// What a `session.event`'s `event` member means for its session's turn.
 pub fn turn_of(params: Value<'_>) -> Turn {
-    let kind = params.get("event").and_then(|e| e.get("type"));
-    match kind.map(Value::text) {
-        Some(b"\"session.idle\"") => Turn::Idle,
-        Some(b"\"session.error\"") => Turn::Failed,
-        Some(b"\"assistant.message_delta\"") => Turn::Delta,
+    let kind = params.get("event").and_then(|e| e.get("type")).and_then(Value::as_str);
+    kind.map_or(Turn::Other, |kind| turn_of_type(kind.as_bytes()))
+}
+
+fn turn_of_type(kind: &[u8]) -> Turn {
+    match kind {
+        b"session.idle" => Turn::Idle,
+        b"session.error" => Turn::Failed,
+        b"assistant.message_delta" => Turn::Delta,
         _ => Turn::Other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Envelope, Kind};
+
+    #[test]
+    fn a_peek_sees_what_a_reading_sees() {
+        for kind in ["session.idle", "session.error", "assistant.message_delta", "tool.x"] {
+            let body = format!(
+                r#"{{"jsonrpc":"2.0","method":"session.event","params":{{"sessionId":"a-1","event":{{"type":"{kind}","data":{{}}}}}}}}"#
+            );
+            let peek = peek(body.as_bytes()).unwrap();
+            let Kind::Notification { method, params: Some(params) } =
+                Envelope::trusted(body.as_bytes()).unwrap().kind
+            else {
+                panic!("{body}")
+            };
+            assert_eq!(Some(peek.session), session_of(&method, params).as_deref());
+            assert_eq!(peek.turn, turn_of(params));
+        }
+    }
+
+    #[test]
+    fn whatever_looks_otherwise_is_read_in_full() {
+        for body in [
+            r#"{"jsonrpc":"2.0","id":1,"method":"session.event","params":{"sessionId":"a","event":{"type":"x"}}}"#,
+            r#"{"jsonrpc":"2.0","method":"session.event","params":{"sessionId":"a\u0062","event":{"type":"x"}}}"#,
+            r#"{"jsonrpc":"2.0","method":"session.event","params":{"sessionId":"a","event":{"data":{},"type":"x"}}}"#,
+            r#"{"jsonrpc":"2.0","method":"session.event","params":{"sessionId":"a"#,
+            "",
+        ] {
+            assert_eq!(peek(body.as_bytes()), None, "{body}");
+        }
     }
 }

@@ -124,6 +124,14 @@ impl Client {
         }
     }
 
+    /// The leg that a call to this session, or home, would take, if it stands already.
+    pub(crate) fn standing_leg(&self, session: Option<&Session>) -> Option<Arc<Leg>> {
+        match session {
+            Some(session) => self.leg(&session.server()),
+            None => lock(&self.legs).home.clone(),
+        }
+    }
+
     /// The leg to the user's own CLI server; opened if there is none.
     pub(crate) async fn home(self: &Arc<Self>) -> Result<Arc<Leg>, Refusal> {
         if let Some(leg) = &lock(&self.legs).home {

@@ -14,6 +14,7 @@ use jetway_pool::{Attachment, Server};
 use jetway_wire::{
     Envelope, Id, Value,
     envelope::{self, Request},
+    event::Turn,
     json,
 };
 
@@ -44,7 +45,7 @@ pub(crate) struct Leg {
     writer: Writer,
     pending: Mutex<Pending>,
     /// The sessions that the client has attached here: whose events it may see.
-    routes: Mutex<HashMap<SessionId, Arc<Session>>>,
+    routes: Mutex<HashMap<SessionId, Arc<Session>, ahash::RandomState>>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -198,9 +199,12 @@ impl Leg {
         }
     }
 
-    /// The session of that id, if the client has it attached here.
-    pub(crate) fn routed(&self, id: &str) -> Option<Arc<Session>> {
-        lock(&self.routes).get(id).cloned()
+    /// Follows a session's turn by one of its messages. Returns whether the client has it attached here.
+    pub(crate) fn follow(&self, id: &str, turn: Turn) -> bool {
+        let routes = lock(&self.routes);
+        let Some(session) = routes.get(id) else { return false };
+        session.follow(turn);
+        true
     }
 
     /// How many sessions the client has attached here.

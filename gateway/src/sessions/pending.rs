@@ -1,6 +1,6 @@
 //! What a client asked a CLI server, and what is to happen when the reply comes.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
@@ -108,11 +108,15 @@ pub(crate) struct Waiting {
     pub(crate) then: Then,
 }
 
+/// Room for requests that an idle leg keeps.
+const KEPT: usize = 4;
+
 /// The requests of one leg that have no reply yet, by their id on that leg.
 #[derive(Default)]
 pub(crate) struct Pending {
     last: i64,
-    open: BTreeMap<i64, Waiting>,
+    /// In no order; nearly always a handful, so that a search beats an index.
+    open: Vec<(i64, Waiting)>,
     /// Once the leg is gone nothing more may wait on it.
     closed: bool,
 }
@@ -124,16 +128,19 @@ impl Pending {
             return Err(waiting);
         }
         self.last += 1;
-        self.open.insert(self.last, waiting);
+        self.open.push((self.last, waiting));
         Ok(Id::Number(self.last))
     }
 
     /// The request that a reply answers.
     pub(crate) fn remove(&mut self, id: &Id) -> Option<Waiting> {
-        match id {
-            Id::Number(n) => self.open.remove(n),
-            Id::Text(_) => None,
+        let Id::Number(id) = id else { return None };
+        let at = self.open.iter().position(|(n, _)| n == id)?;
+        let (_, waiting) = self.open.swap_remove(at);
+        if self.open.is_empty() && self.open.capacity() > KEPT {
+            self.open = Vec::new();
         }
+        Some(waiting)
     }
 
     /// How many wait.
@@ -143,7 +150,7 @@ impl Pending {
 
     /// Whether a request of that id waits already.
     pub(crate) fn has(&self, id: &Id) -> bool {
-        self.open.values().any(|w| matches!(&w.origin, Origin::Client(other) if other == id))
+        self.open.iter().any(|(_, w)| matches!(&w.origin, Origin::Client(other) if other == id))
     }
 
     /// Whether [`Pending::close`] was called.
@@ -154,6 +161,6 @@ impl Pending {
     /// Takes all that wait; later requests are given back.
     pub(crate) fn close(&mut self) -> impl Iterator<Item = Waiting> + use<> {
         self.closed = true;
-        std::mem::take(&mut self.open).into_values()
+        std::mem::take(&mut self.open).into_iter().map(|(_, waiting)| waiting)
     }
 }

@@ -4,7 +4,7 @@ use std::{
     collections::{HashMap, hash_map::Entry},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
 };
 
@@ -13,6 +13,7 @@ use tracing::info;
 
 use jetway_config::{Identity, SessionId};
 use jetway_pool::ServerId;
+use jetway_wire::event::Turn;
 
 use super::turn::{Ended, Outcome, TurnId, Turns};
 use crate::metrics;
@@ -29,6 +30,8 @@ pub(crate) struct SessionKey {
 pub(crate) struct Session {
     pub(crate) key: SessionKey,
     state: Mutex<State>,
+    /// A turn has begun and no delta of its answer was seen.
+    silent: AtomicBool,
     counters: Arc<Counters>,
 }
 
@@ -100,7 +103,8 @@ impl Registry {
         }
         let session = tables.by_key.entry(key.clone()).or_insert_with(|| {
             let state = State { server: server.clone(), attached: 0, turns: Turns::default() };
-            Arc::new(Session { key, state: Mutex::new(state), counters: self.counters.clone() })
+            let silent = AtomicBool::new(false);
+            Arc::new(Session { key, state: Mutex::new(state), silent, counters: self.counters.clone() })
         });
         session.lock().server = server.clone();
         Ok(session.clone())
@@ -154,6 +158,7 @@ impl Session {
         }
         let id = TurnId(self.counters.next_turn.fetch_add(1, Ordering::Relaxed) + 1);
         state.turns.begin(id, Instant::now());
+        self.silent.store(true, Ordering::Relaxed);
         let running = self.counters.running_turns.fetch_add(1, Ordering::Relaxed) + 1;
         metrics::turns_running(running);
         Some(id)
@@ -165,19 +170,26 @@ impl Session {
         self.report(&state.server, ended);
     }
 
-    pub(crate) fn delta(&self) {
-        self.lock().turns.delta(Instant::now());
-    }
-
-    pub(crate) fn error(&self) {
-        self.lock().turns.failed();
+    /// One of its events came.
+    pub(crate) fn follow(&self, turn: Turn) {
+        match turn {
+            // One load for all but a turn's first delta.
+            Turn::Delta => {
+                if self.silent.load(Ordering::Relaxed) && self.silent.swap(false, Ordering::Relaxed) {
+                    self.lock().turns.delta(Instant::now());
+                }
+            }
+            Turn::Failed => self.lock().turns.failed(),
+            Turn::Idle => self.idle(),
+            Turn::Other => {}
+        }
     }
 
     pub(crate) fn aborting(&self) {
         self.lock().turns.aborting();
     }
 
-    pub(crate) fn idle(&self) {
+    fn idle(&self) {
         let mut state = self.lock();
         let ended = state.turns.idle(Instant::now());
         self.report(&state.server, ended);

@@ -108,6 +108,15 @@ fn on_frame(
     frame: Frame<'_>,
     out: &mut Vec<u8>,
 ) -> Result<(), EnvelopeError> {
+    // Most frames are events; their first bytes tell all that is needed.
+    if let Some(event) = event::peek(frame.body) {
+        if leg.follow(event.session, event.turn) || leg.exclusive() {
+            out.extend_from_slice(frame.raw);
+        } else {
+            metrics::filtered();
+        }
+        return Ok(());
+    }
     let message = Envelope::trusted(frame.body)?;
     match &message.kind {
         Kind::Notification { method, params } => {
@@ -142,22 +151,11 @@ fn may_see(leg: &Leg, client: &Client, method: &str, params: Option<Value<'_>>) 
         // Without a session it is about the whole server.
         return leg.exclusive();
     };
-    if let Some(session) = leg.routed(&id) {
-        if method == event::SESSION_EVENT {
-            follow(&session, params.map_or(Turn::Other, event::turn_of));
-        }
-        return true;
-    }
-    leg.exclusive() || (method == event::SESSION_LIFECYCLE && client.owns(&id))
-}
-
-fn follow(session: &Session, turn: Turn) {
-    match turn {
-        Turn::Delta => session.delta(),
-        Turn::Failed => session.error(),
-        Turn::Idle => session.idle(),
-        Turn::Other => {}
-    }
+    let turn = match params {
+        Some(params) if method == event::SESSION_EVENT => event::turn_of(params),
+        _ => Turn::Other,
+    };
+    leg.follow(&id, turn) || leg.exclusive() || (method == event::SESSION_LIFECYCLE && client.owns(&id))
 }
 
 fn on_reply(

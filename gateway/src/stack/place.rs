@@ -5,7 +5,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, Either, Ready, ready};
 use tower::Service;
 
 use jetway_config::SessionId;
@@ -23,36 +23,54 @@ pub(super) struct Place;
 impl Service<Call> for Place {
     type Response = Accepted;
     type Error = Refusal;
-    type Future = BoxFuture<'static, Result<Accepted, Refusal>>;
+    type Future = Either<Ready<Result<Accepted, Refusal>>, BoxFuture<'static, Result<Accepted, Refusal>>>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Refusal>> {
         Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, call: Call) -> Self::Future {
-        Box::pin(place(call))
+        let session = match &call.target {
+            Target::Home => None,
+            Target::Session(session) => Some(&**session),
+        };
+        match call.client.standing_leg(session) {
+            // The usual case waits for nothing.
+            Some(leg) => match forward(call, &leg) {
+                Ok(Backlog::None) => Either::Left(ready(Ok(Accepted::Forwarded))),
+                Ok(Backlog::Some) => Either::Right(Box::pin(drained(leg))),
+                Err(refusal) => Either::Left(ready(Err(refusal))),
+            },
+            None => Either::Right(Box::pin(place(call))),
+        }
     }
 }
 
-async fn place(mut call: Call) -> Result<Accepted, Refusal> {
+async fn place(call: Call) -> Result<Accepted, Refusal> {
     let leg = match &call.target {
         Target::Home => call.client.home().await?,
         Target::Session(session) => call.client.leg_of(session).await?,
     };
-    let then = prepare(&mut call, &leg)?;
-    let limit = call.client.core().config.limits.max_in_flight;
-    match leg.forward(&call.request, call.origin, then, limit) {
-        Ok(Backlog::None) => Ok(Accepted::Forwarded),
-        // The CLI server reads slowly: then this client waits, who makes it work.
-        Ok(Backlog::Some) => {
-            let _ = leg.drained().await;
-            Ok(Accepted::Forwarded)
-        }
-        Err((refusal, then)) => {
-            then.undo(&leg, &call.client);
-            Err(refusal)
-        }
+    match forward(call, &leg)? {
+        Backlog::None => Ok(Accepted::Forwarded),
+        Backlog::Some => drained(leg).await,
     }
+}
+
+/// The CLI server reads slowly: then this client waits, who makes it work.
+async fn drained(leg: Arc<Leg>) -> Result<Accepted, Refusal> {
+    // A leg that is lost tells of itself.
+    let _ = leg.drained().await;
+    Ok(Accepted::Forwarded)
+}
+
+fn forward(mut call: Call, leg: &Arc<Leg>) -> Result<Backlog, Refusal> {
+    let then = prepare(&mut call, leg)?;
+    let limit = call.client.core().config.limits.max_in_flight;
+    leg.forward(&call.request, call.origin, then, limit).map_err(|(refusal, then)| {
+        then.undo(leg, &call.client);
+        refusal
+    })
 }
 
 /// What must stand before the CLI server hears of the call, and what its reply is to change.
