@@ -4,7 +4,7 @@ use std::{
     ffi::{OsStr, OsString},
     fmt::Write as _,
     io,
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::{ExitStatus, Stdio},
     time::{Duration, Instant},
 };
