@@ -66,7 +66,11 @@ impl Places {
     pub fn fill(&self, template: &str, values: &[(&str, &str)]) -> io::Result<PathBuf> {
         let mut text = fs::read_to_string(self.templates.join(template))?;
         let (dir, files) = (self.dir.display().to_string(), self.files.to_string());
-        for (name, value) in values.iter().chain(&[("DIR", dir.as_str()), ("FILES", files.as_str())]) {
+        // Two descriptors each, and some for the program itself.
+        let connections = (self.files.min(65_536).saturating_sub(100) / 2).to_string();
+        let common =
+            [("DIR", dir.as_str()), ("FILES", files.as_str()), ("CONNECTIONS", connections.as_str())];
+        for (name, value) in values.iter().chain(&common) {
             text = text.replace(&format!("@{name}@"), value);
         }
         let to = self.dir.join(template);
@@ -139,7 +143,7 @@ fn haproxy(places: &Places, listen: SocketAddr, servers: &[SocketAddr]) -> io::R
     let list: String = servers.iter().enumerate().map(|(i, s)| format!("    server s{i} {s}\n")).collect();
     let config = places.fill("haproxy.cfg", &[("LISTEN", &listen.to_string()), ("SERVERS", &list)])?;
     let mut command = Command::new(program);
-    command.args(["-q", "-db", "-f"]).arg(config);
+    command.args(["-db", "-f"]).arg(config);
     Ok(command)
 }
 
@@ -166,8 +170,7 @@ pub fn jetway_with(
     let values = [values, &[("LISTEN", listen.as_str()), ("ADMIN", admin.as_str())]].concat();
     let config = places.fill(template, &values)?;
     let mut command = Command::new(&places.jetway);
-    // Its log is no part of what is measured.
-    command.arg("serve").arg("--config").arg(config).env("RUST_LOG", "warn").current_dir(&places.dir);
+    command.arg("serve").arg("--config").arg(config).current_dir(&places.dir);
     Ok(command)
 }
 
