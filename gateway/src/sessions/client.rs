@@ -94,9 +94,9 @@ impl Client {
         self.writer.drained().await
     }
 
-    /// Whether a session of that name is the caller's.
-    pub(crate) fn owns(&self, id: &str) -> bool {
-        self.registry().owns(&self.who, id)
+    /// Whether a session of that name on the leg's server is the caller's.
+    pub(crate) fn owns(&self, id: &str, leg: &Leg) -> bool {
+        self.registry().owns(&self.who, id, leg.server().id())
     }
 
     /// Gives the caller the session of that name on the leg's server, unless it is another user's there.

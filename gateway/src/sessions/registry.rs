@@ -77,9 +77,9 @@ impl Registry {
         self.lock().by_key.get(&SessionKey { owner: who.clone(), id: id.clone() }).cloned()
     }
 
-    /// Whether a session of that name on that server is the caller's.
-    pub(crate) fn owns(&self, who: &Identity, id: &str) -> bool {
-        id.parse().is_ok_and(|id| self.find(who, &id).is_some())
+    /// Whether a session of that name on that server is the caller's. On another server it is another session.
+    pub(crate) fn owns(&self, who: &Identity, id: &str, server: &ServerId) -> bool {
+        id.parse().is_ok_and(|id| self.find(who, &id).is_some_and(|session| session.server() == *server))
     }
 
     /// Gives the caller the session of that name on `server`: the one it has, or a new one.

@@ -155,7 +155,7 @@ fn may_see(leg: &Leg, client: &Client, method: &str, params: Option<Value<'_>>) 
         Some(params) if method == event::SESSION_EVENT => event::turn_of(params),
         _ => Turn::Other,
     };
-    leg.follow(&id, turn) || leg.exclusive() || (method == event::SESSION_LIFECYCLE && client.owns(&id))
+    leg.follow(&id, turn) || leg.exclusive() || (method == event::SESSION_LIFECYCLE && client.owns(&id, leg))
 }
 
 fn on_reply(

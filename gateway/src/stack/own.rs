@@ -57,7 +57,9 @@ fn target(call: &Call) -> Result<Target, Refusal> {
     let mut stranger = false;
     call.method.session_ids(params, |id| match find(core, call, id) {
         Some(session) => {
-            target.get_or_insert(session);
+            let server = session.server();
+            // The call goes to one server; on that one, the name of a session elsewhere may be another's.
+            stranger |= target.get_or_insert(session).server() != server;
         }
         // The id is claimed when the server is known.
         None if call.method.scope == Scope::Create => {}

@@ -83,6 +83,10 @@ fn prepare(call: &mut Call, leg: &Arc<Leg>) -> Result<Then, Refusal> {
     }
     let Target::Session(session) = &call.target else { return Ok(Then::Nothing) };
     let session = session.clone();
+    if !leg.exclusive() && session.server() != *leg.server().id() {
+        // Its own server cannot be had, and on this one its name may be another's: to resume it here asks first.
+        return Err(Refusal::SessionNotFound);
+    }
     Ok(match call.method.name {
         "session.detach" | "session.destroy" => Then::Detach(session),
         "session.delete" | "sessions.delete" => Then::Delete(session),
