@@ -68,7 +68,8 @@ impl Then {
         // `detach` and `delete` may say no inside of a success.
         let agreed = || result.get("success").and_then(Value::as_bool) != Some(false);
         match self {
-            Then::Nothing | Then::Attach { .. } | Then::Turn { .. } => {}
+            Then::Nothing | Then::Turn { .. } => {}
+            Then::Attach { session, .. } => session.moved(leg.server().id()),
             Then::Learn => {
                 let id = result.get("sessionId").and_then(Value::as_str);
                 let id = id.and_then(|id| id.parse::<SessionId>().ok());

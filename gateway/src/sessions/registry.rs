@@ -82,7 +82,8 @@ impl Registry {
         id.parse().is_ok_and(|id| self.find(who, &id).is_some_and(|session| session.server() == *server))
     }
 
-    /// Gives the caller the session of that name on `server`: the one it has, or a new one.
+    /// Gives the caller that name on `server`, and its session of it: the one it has, wherever that lives until
+    /// [`Session::moved`], or a new one there.
     pub(crate) fn claim(
         &self,
         who: &Identity,
@@ -106,7 +107,6 @@ impl Registry {
             let silent = AtomicBool::new(false);
             Arc::new(Session { key, state: Mutex::new(state), silent, counters: self.counters.clone() })
         });
-        session.lock().server = server.clone();
         Ok(session.clone())
     }
 
@@ -133,6 +133,11 @@ impl Session {
     /// The CLI server on which it lives, or lived last.
     pub(crate) fn server(&self) -> ServerId {
         self.lock().server.clone()
+    }
+
+    /// A CLI server has attached it: there it lives.
+    pub(crate) fn moved(&self, server: &ServerId) {
+        self.lock().server = server.clone();
     }
 
     /// One more connection to the CLI server is attached.
