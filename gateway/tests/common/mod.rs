@@ -1,0 +1,106 @@
+//! What the gateway's tests share: configurations, a gateway in this process, a raw client, the real program.
+#![allow(dead_code, unreachable_pub, reason = "each test binary uses its part")]
+
+pub mod client;
+pub mod program;
+
+use std::{
+    net::SocketAddr,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+use jetway_config::{Config, Sources};
+use jetway_gateway::App;
+use jetway_loadtest::stub::{Options, Stub};
+use metrics_exporter_prometheus::PrometheusBuilder;
+
+/// The longest that anything may take that has no shorter limit of its own.
+pub const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Free ports, no HTTP, everything on loopback.
+const LISTEN: &str = "listen = { sdk = \"127.0.0.1:0\", http = \"off\", admin = \"127.0.0.1:0\" }\n";
+
+/// A configuration for servers that run already. `more` is added before the first table.
+pub fn fleet(servers: &[SocketAddr], more: &str) -> String {
+    let health = "pool.health = { interval = \"1s\", timeout = \"1s\", cooldown = \"100ms\" }\n";
+    let mut toml = format!("{LISTEN}{health}pool.mode = \"fleet\"\n{more}\n");
+    for server in servers {
+        toml.push_str(&format!("[[pool.fleet]]\naddress = \"{server}\"\n"));
+    }
+    toml
+}
+
+/// A configuration for processes of the users' own, `program` each.
+pub fn per_user(program: &std::path::Path, state_dir: &std::path::Path, more: &str) -> String {
+    let (program, state_dir) = (program.display(), state_dir.display());
+    format!(
+        "{LISTEN}pool.process = {{ command = [\"{program}\"], state_dir = \"{state_dir}\", sandbox = \"none\" }}\n{more}\n"
+    )
+}
+
+/// A gateway in this process.
+pub struct Gateway {
+    pub app: App,
+    pub sdk: SocketAddr,
+    pub admin: SocketAddr,
+}
+
+/// Starts one.
+pub async fn start(toml: &str) -> Gateway {
+    let config = Config::load(&Sources::fixed(toml, &[])).unwrap_or_else(|e| panic!("{e}\n{toml}"));
+    // A recorder of its own that nobody records to: the global one can be installed once only.
+    let metrics = PrometheusBuilder::new().build_recorder().handle();
+    let app = App::start(config, metrics).await.unwrap();
+    let addresses = app.addresses();
+    Gateway { app, sdk: addresses.sdk.unwrap(), admin: addresses.admin.unwrap() }
+}
+
+/// A stub and a gateway before it, with `servers` servers.
+pub async fn start_fleet(servers: usize, more: &str) -> (Stub, Gateway) {
+    let stub = stub(servers);
+    let gateway = start(&fleet(stub.addrs(), more)).await;
+    (stub, gateway)
+}
+
+/// CLI servers that keep their own state.
+pub fn stub(servers: usize) -> Stub {
+    Stub::start(Options { servers, ..Options::default() }).unwrap()
+}
+
+/// Waits until `holds`, and fails after [`PATIENCE`].
+pub async fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !holds() {
+        assert!(Instant::now() < deadline, "not within {PATIENCE:?}: {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// The value that `share` of the sorted samples stay under.
+pub fn quantile(samples: &mut [Duration], share: f64) -> Duration {
+    assert!(!samples.is_empty());
+    samples.sort_unstable();
+    samples[((samples.len() - 1) as f64 * share).round() as usize]
+}
+
+/// Whether the long forms of the checks were asked for.
+pub fn long() -> bool {
+    std::env::var_os("JETWAY_LONG").is_some_and(|v| v == "1")
+}
+
+/// The real runtime: the one that `JETWAY_TEST_RUNTIME` names, else what npm installed for the tests.
+pub fn runtime(test: &str) -> Option<PathBuf> {
+    const INSTALLED: &str =
+        "../loadtest/node_modules/@github/copilot-sdk-linux-x64/prebuilds/linux-x64/copilot-runtime";
+    let named = std::env::var_os("JETWAY_TEST_RUNTIME").map(PathBuf::from);
+    let path = named.unwrap_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(INSTALLED));
+    let found = path.canonicalize().ok();
+    if found.is_none() {
+        eprintln!(
+            "SKIPPED {test}: no copilot-runtime at {}; `deploy/setup test` installs it",
+            path.display()
+        );
+    }
+    found
+}

@@ -1,0 +1,159 @@
+//! The real program, as an operator runs it.
+
+use std::{
+    io::{BufRead as _, BufReader},
+    net::SocketAddr,
+    path::PathBuf,
+    process::{Child, Command, ExitStatus, Stdio},
+    time::{Duration, Instant},
+};
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+};
+
+/// `jetway` without a variable of the tests' own surroundings that it would read.
+pub fn command() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_jetway"));
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("JETWAY_")) {
+        command.env_remove(name);
+    }
+    command.stdin(Stdio::null());
+    command
+}
+
+/// A running `jetway serve`. Dropping it kills and reaps it.
+pub struct Program {
+    child: Child,
+    pub sdk: SocketAddr,
+    pub admin: SocketAddr,
+    /// Its own directory; goes with it.
+    pub dir: tempfile::TempDir,
+}
+
+impl Program {
+    /// Starts it and waits until it listens.
+    pub fn start(toml: &str) -> Self {
+        Self::start_in(tempfile::tempdir().unwrap(), toml)
+    }
+
+    pub fn start_in(dir: tempfile::TempDir, toml: &str) -> Self {
+        let config = dir.path().join("jetway.toml");
+        std::fs::write(&config, toml).unwrap();
+        let log = std::fs::File::create(dir.path().join("log")).unwrap();
+        let mut command = command();
+        command.args(["serve", "--config"]).arg(config).current_dir(&dir);
+        let mut child = command.stdout(Stdio::piped()).stderr(log).spawn().unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let mut address = |name: &str| {
+            let line = lines.next().and_then(Result::ok).unwrap_or_default();
+            let address = line.strip_prefix(&format!("{name} listening on ")).map(str::parse);
+            match address {
+                Some(Ok(address)) => Ok(address),
+                _ => Err(format!("{line:?} is no address of {name}; {}", read(&dir.path().join("log")))),
+            }
+        };
+        match (address("sdk"), address("admin")) {
+            (Ok(sdk), Ok(admin)) => Self { child, sdk, admin, dir },
+            (Err(why), _) | (_, Err(why)) => {
+                let _ = child.kill();
+                let _ = child.wait();
+                panic!("{why}");
+            }
+        }
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.pid().cast_signed()), signal).unwrap();
+    }
+
+    /// Waits for its end; fails and kills it after `within`.
+    pub async fn exit(&mut self, within: Duration) -> (ExitStatus, Duration) {
+        let since = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return (status, since.elapsed());
+            }
+            assert!(since.elapsed() < within, "still runs after {within:?}\n{}", self.log());
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    pub fn is_running(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+
+    /// What it has logged.
+    pub fn log(&self) -> String {
+        read(&self.dir.path().join("log"))
+    }
+
+    /// What is resident of it, in bytes; `VmHWM` is the most there was since [`Program::reset_peak`].
+    pub fn memory(&self, what: &str) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix(what)?.strip_prefix(':'));
+        line.unwrap().trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
+    }
+
+    pub fn reset_peak(&self) {
+        std::fs::write(format!("/proc/{}/clear_refs", self.pid()), "5").unwrap();
+    }
+
+    /// Status and body of a page of the admin port.
+    pub async fn get(&self, path: &str) -> (u16, String) {
+        get(self.admin, path).await
+    }
+
+    /// The value of a metric, written as `/metrics` does: `name{label="value"}`; 0 when it is not there.
+    pub async fn metric(&self, name: &str) -> f64 {
+        let (_, text) = self.get("/metrics").await;
+        let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        value.map_or(0.0, |v| v.parse().unwrap())
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("log of jetway:\n{}", self.log());
+        }
+    }
+}
+
+fn read(path: &PathBuf) -> String {
+    String::from_utf8_lossy(&std::fs::read(path).unwrap_or_default()).into_owned()
+}
+
+/// A page over HTTP/1.0: its end is the end of the connection.
+pub async fn get(address: SocketAddr, path: &str) -> (u16, String) {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.write_all(format!("GET {path} HTTP/1.0\r\nHost: x\r\n\r\n").as_bytes()).await.unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).await.unwrap();
+    let (head, body) = text.split_once("\r\n\r\n").unwrap();
+    let status = head.split_ascii_whitespace().nth(1).unwrap().parse().unwrap();
+    (status, body.to_owned())
+}
+
+/// Processes whose environment or arguments contain `text`, zombies left out.
+pub fn bearing(text: &str) -> Vec<u32> {
+    let pids = std::fs::read_dir("/proc").unwrap().flatten();
+    let pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    let bears = |pid: &u32| {
+        let environ = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+        String::from_utf8_lossy(&environ).contains(text)
+    };
+    pids.filter(bears).collect()
+}

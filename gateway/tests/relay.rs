@@ -1,0 +1,469 @@
+//! Whatever a client and a CLI server say to each other arrives, in order, at the right one, and nowhere else.
+
+mod common;
+
+use std::collections::{BTreeMap, HashSet};
+
+use common::{
+    Gateway,
+    client::{Client, is_event},
+    program, start, start_fleet, stub, until,
+};
+use jetway_config::keys::KeyHash;
+use jetway_loadtest::stub::{Options, Stub};
+use jetway_wire::catalogue::{self, Scope};
+use serde_json::{Value, json};
+
+/// One tenant, whose users may call everything.
+fn full() -> String {
+    format!("auth.keys = [{}]\ntenants.acme.surface = \"full\"", pinned("acme"))
+}
+
+/// The entry for the pinned token `<tenant>-token`.
+fn pinned(tenant: &str) -> String {
+    let hash = KeyHash::of(&format!("{tenant}-token")).to_hex();
+    format!("{{ id = \"{tenant}\", tenant = \"{tenant}\", user = \"me\", sha256 = \"{hash}\" }}")
+}
+
+/// Sends `text` and returns the bytes of the reply, its id replaced.
+async fn ask_raw(client: &mut Client, id: &str, method: &str, params: &Value) -> String {
+    let from = client.seen.len();
+    let request = format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"{method}","params":{params}}}"#);
+    client.send_text(&request).await.unwrap();
+    let wanted: Value = serde_json::from_str(id).unwrap();
+    client.find_raw(from, |m| m["id"] == wanted && m["method"].is_null()).await.to_owned()
+}
+
+#[tokio::test]
+async fn ids_are_each_clients_own() {
+    let (_stub, gateway) = start_fleet(1, "").await;
+    let mut alice = Client::hello(gateway.sdk, "alice").await;
+    let mut bob = Client::hello(gateway.sdk, "bob").await;
+    for id in ["7", "0", "-3", "9007199254740992", "\"7\"", "\"a b\"", "\"\\u0041\""] {
+        let ping = |who: &str| {
+            format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"ping","params":{{"message":"{who}"}}}}"#)
+        };
+        // Both are under way at once.
+        alice.send_text(&ping("alice")).await.unwrap();
+        bob.send_text(&ping("bob")).await.unwrap();
+        for (client, who) in [(&mut alice, "alice"), (&mut bob, "bob")] {
+            client.next().await.unwrap();
+            let (last, raw) = (client.seen.last().unwrap(), client.raw.last().unwrap());
+            assert_eq!(last["result"]["message"], format!("pong: {who}"));
+            assert!(raw.contains(&format!("\"id\":{id},")), "{raw} echoes {id} as it was spelled");
+        }
+    }
+}
+
+/// One request after the other, without waiting: each reply finds its own.
+#[tokio::test]
+async fn many_requests_in_flight() {
+    let (_stub, gateway) = start_fleet(1, "").await;
+    let mut alice = Client::hello(gateway.sdk, "alice").await;
+    let mut ids = Vec::new();
+    for n in 0..500 {
+        ids.push(alice.request("ping", json!({ "message": n.to_string() })).await);
+    }
+    for (n, id) in ids.into_iter().enumerate() {
+        assert_eq!(alice.reply(id).await.unwrap()["message"], format!("pong: {n}"));
+    }
+}
+
+/// Waits until every server of the fleet is up again.
+async fn all_up(gateway: &Gateway) {
+    for _ in 0..500 {
+        let (_, body) = program::get(gateway.admin, "/readyz").await;
+        if serde_json::from_str::<Value>(&body).unwrap()["reasons"] == json!([]) {
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    panic!("the fleet does not come up");
+}
+
+/// The server to which `stub` got the first `session.create` of that id.
+fn server_of(stub: &Stub, session: &str) -> usize {
+    let all = stub.received();
+    let create = all.iter().find(|r| r.method == "session.create" && r.params.contains(session));
+    create.expect("created").server
+}
+
+/// Creates a session once a server takes it: after a loss, the gateway may need a moment to see it.
+async fn create_somewhere(client: &mut Client, session: &str) {
+    for _ in 0..100 {
+        if client
+            .call("session.create", json!({ "sessionId": session, "requestUserInput": true }))
+            .await
+            .is_ok()
+        {
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    panic!("no server takes {session}");
+}
+
+#[tokio::test]
+async fn questions_of_two_servers_with_equal_ids() {
+    let (stub, gateway) = start_fleet(2, "").await;
+    let mut alice = Client::hello(gateway.sdk, "alice").await;
+    alice.create("first").await;
+    alice.turn("first", "remember").await;
+    let first = server_of(&stub, "first");
+    // Her home goes away, she goes on at the other server, and then it comes back.
+    stub.crash(first);
+    create_somewhere(&mut alice, "second").await;
+    let second = server_of(&stub, "second");
+    assert_ne!(first, second);
+    stub.restart(first).unwrap();
+    all_up(&gateway).await;
+    let resume = json!({ "sessionId": "first", "requestUserInput": true });
+    alice.call("session.resume", resume).await.unwrap();
+    assert_eq!((stub.stats(first).sessions, stub.stats(second).sessions), (1, 1), "one session on each");
+
+    let from = alice.seen.len();
+    for session in ["first", "second"] {
+        alice.prompt(session, "[[userinput]]").await.unwrap();
+    }
+    let is_question =
+        |m: &Value, s: &str| m["method"] == "userInput.request" && m["params"]["sessionId"] == s;
+    let mut ids = BTreeMap::new();
+    for session in ["second", "first"] {
+        let id = alice.find(from, |m| is_question(m, session)).await["id"].clone();
+        ids.insert(session, id);
+    }
+    assert_ne!(ids["first"], ids["second"], "both servers called it 1");
+    // In the other order, an answer to nothing between them, and one of them twice.
+    for (id, answer) in
+        [(&ids["second"], "S"), (&json!(999), "no"), (&ids["first"], "F"), (&ids["first"], "no")]
+    {
+        alice.send(&json!({ "jsonrpc": "2.0", "id": id, "result": { "answer": answer } })).await;
+    }
+    for (session, answer) in [("first", "F"), ("second", "S")] {
+        alice.find(from, |m| is_event(m, session, "session.idle")).await;
+        let said = alice.events(session, "assistant.message");
+        let said = said.last().unwrap()["data"]["content"].as_str().unwrap().to_owned();
+        assert_eq!(said, format!("answered: {{\"answer\":\"{answer}\"}}"));
+    }
+    assert_eq!(stub.ledger().findings().malformed, [], "no answer went to a server that had not asked");
+}
+
+#[tokio::test]
+async fn answers_to_nothing_go_nowhere() {
+    let (stub, gateway) = start_fleet(1, "").await;
+    let mut alice = Client::hello(gateway.sdk, "alice").await;
+    for id in ["0", "1", "-1", "\"x\"", "9007199254740992"] {
+        for outcome in ["\"result\":1", "\"error\":{\"code\":1,\"message\":\"m\"}"] {
+            alice.send_text(&format!("{{\"jsonrpc\":\"2.0\",\"id\":{id},{outcome}}}")).await.unwrap();
+        }
+    }
+    alice.call("ping", json!({})).await.unwrap();
+    assert_eq!(stub.ledger().findings().malformed, []);
+}
+
+/// The same conversation, directly and through the gateway: the same messages in the same order.
+#[tokio::test]
+async fn order_is_kept() {
+    async fn talk(address: std::net::SocketAddr, token: Option<&str>) -> Vec<String> {
+        let mut client = Client::dial(address).await;
+        client.call("connect", token.map_or(json!({}), |t| json!({ "token": t }))).await.unwrap();
+        client.create("s").await;
+        client.turn("s", "[[deltas 300 10 0]]").await;
+        client.turn("s", "[[say one two three]] [[error]]").await;
+        client.call("session.detach", json!({ "sessionId": "s" })).await.unwrap();
+        client.call("session.resume", json!({ "sessionId": "s" })).await.unwrap();
+        client.turn("s", "[[history]]").await;
+        let spell = |m: &Value| {
+            let (event, text) = (&m["params"]["event"], &m["params"]["event"]["data"]["deltaContent"]);
+            format!("{} {} {} {} {text}", m["id"], m["method"], m["params"]["type"], event["type"])
+        };
+        client.seen.iter().map(spell).collect()
+    }
+    let directly = talk(stub(1).addr(), None).await;
+    let (_stub, gateway) = start_fleet(1, "").await;
+    let through = talk(gateway.sdk, Some("alice")).await;
+    assert!(directly.len() > 350, "{}", directly.len());
+    assert_eq!(through, directly);
+}
+
+#[tokio::test]
+async fn a_session_without_an_id_gets_one() {
+    let (stub, gateway) = start_fleet(1, "").await;
+    let mut alice = Client::hello(gateway.sdk, "alice").await;
+    let created = alice.call("session.create", json!({ "model": "stub" })).await.unwrap();
+    let id = created["sessionId"].as_str().unwrap().to_owned();
+    assert_eq!(id.len(), 36);
+    let create = stub.received().into_iter().find(|r| r.method == "session.create").unwrap();
+    let params: Value = serde_json::from_str(&create.params).unwrap();
+    assert_eq!(params, json!({ "sessionId": id, "model": "stub" }));
+    assert_eq!(alice.events(&id, "session.start").len(), 1, "what came before the reply was let through");
+    assert_eq!(alice.turn(&id, "hello").await, "You said: hello");
+}
+
+/// Check 26's slice: two tenants share a server, 10,000 messages each way of looking.
+#[tokio::test(flavor = "multi_thread")]
+async fn check_26_nothing_of_another_tenants_sessions() {
+    let stub = stub(1);
+    let keys = format!("auth.keys = [{}, {}]", pinned("acme"), pinned("evil"));
+    let gateway = start(&common::fleet(stub.addrs(), &keys)).await;
+    // A connection without a gateway before it hears of everybody: so the test can fail.
+    let mut witness = Client::dial(stub.addr()).await;
+    witness.call("connect", json!({})).await.unwrap();
+    let tenant = async |key: &'static str| {
+        let mut client = Client::dial(gateway.sdk).await;
+        client.call("connect", json!({ "token": key })).await.unwrap();
+        for round in 0..50 {
+            for n in 0..5 {
+                let session = format!("{key}-{n}");
+                if round == 0 {
+                    client.create(&session).await;
+                }
+                client.turn(&session, "[[deltas 10 20 0]] tell").await;
+            }
+        }
+        client.call("session.delete", json!({ "sessionId": format!("{key}-0") })).await.unwrap();
+        client
+    };
+    let (one, other) = tokio::join!(tenant("acme-token"), tenant("evil-token"));
+    witness.call("ping", json!({})).await.unwrap();
+    let heard =
+        |client: &Client, key: &str| client.raw.iter().filter(|raw| raw.contains(&format!("{key}-"))).count();
+    let foreign = [(&one, "evil-token"), (&other, "acme-token")].map(|(client, key)| heard(client, key));
+    let lifecycle = |c: &Client| c.seen.iter().filter(|m| m["method"] == "session.lifecycle").count();
+    assert!(lifecycle(&one) > 200 && lifecycle(&other) > 200, "one's own are delivered");
+    let witnessed = heard(&witness, "evil-token").min(heard(&witness, "acme-token"));
+    assert!(witnessed > 200, "the server does tell everybody: {witnessed}");
+    let messages = one.seen.len() + other.seen.len();
+    println!(
+        "CHECK 26: {messages} messages to two tenants of one server: {} foreign ids (directly: {witnessed})",
+        foreign[0] + foreign[1]
+    );
+    assert!(messages >= 10_000, "{messages}");
+    assert_eq!(foreign, [0, 0]);
+}
+
+/// Check 25's slice: every method that may be called beside others.
+#[tokio::test]
+async fn check_25_foreign_is_as_unknown() {
+    let (stub, gateway) = start_fleet(1, "").await;
+    let mut alice = Client::hello(gateway.sdk, "alice").await;
+    alice.create("private").await;
+    alice.turn("private", "secret").await;
+    let mut bob = Client::hello(gateway.sdk, "bob").await;
+    let before = stub.received().len();
+    let scoped = |m: &&catalogue::Method| m.shared && matches!(m.scope, Scope::Session | Scope::Resume);
+    let mut denials = HashSet::new();
+    let mut methods = 0;
+    for method in catalogue::all().filter(scoped) {
+        for session in ["private", "no-such", "", "a/b", "../private"] {
+            let params = json!({ "sessionId": session, "prompt": "x", "requestId": "r", "name": "n" });
+            denials.insert(ask_raw(&mut bob, "90001", method.name, &params).await);
+        }
+        methods += 1;
+    }
+    for params in
+        [json!({ "sessionId": null }), json!({ "sessionId": ["private"] }), json!({ "sessionId": 7 })]
+    {
+        denials.insert(ask_raw(&mut bob, "90001", "session.send", &params).await);
+    }
+    let of_another =
+        json!({ "sessionId": "mine", "inheritPlanBaseFromSessionId": "private", "mode": "plan" });
+    bob.create("mine").await;
+    denials.insert(ask_raw(&mut bob, "90001", "session.mode.set", &of_another).await);
+    denials.insert(ask_raw(&mut bob, "90001", "session.create", &json!({ "sessionId": "private" })).await);
+    let reached = stub.received().split_off(before);
+    let reached: Vec<_> = reached.iter().filter(|r| r.params.contains("private")).collect();
+    println!(
+        "CHECK 25: {methods} methods, foreign and unknown ids: {} spelling(s) of the denial",
+        denials.len()
+    );
+    assert_eq!(reached, Vec::<&_>::new());
+    let denial = r#"{"jsonrpc":"2.0","id":90001,"error":{"code":-32011,"message":"Session not found"}}"#;
+    assert_eq!(denials, HashSet::from([denial.to_owned()]));
+    assert!(bob.seen.iter().all(|m| !m.to_string().contains("secret")));
+    assert_eq!(alice.turn("private", "still mine").await, "You said: still mine");
+}
+
+/// Check 27's slice.
+#[tokio::test]
+async fn check_27_what_is_not_in_the_catalogue_is_not_forwarded() {
+    for (surface, more) in [("shared", String::new()), ("full", full())] {
+        let (stub, gateway) = start_fleet(1, &more).await;
+        let mut alice = Client::hello(gateway.sdk, "acme-token").await;
+        let before = stub.received().len();
+        let strange =
+            ["nope", "Ping", "ping ", "session.sendd", "sessions.", "", "rpc.discover", "$/x", "pi\u{0}ng"];
+        for method in strange {
+            let id = alice.request(method, json!({ "canary": 1 })).await;
+            let error = alice.reply(id).await.unwrap_err();
+            assert_eq!(
+                (&error["code"], &error["data"]["method"]),
+                (&json!(-32012), &json!(method)),
+                "{surface}"
+            );
+        }
+        for method in ["session.send", "runtime.shutdown", "nope", "$/cancelRequest"] {
+            alice.send(&json!({ "jsonrpc": "2.0", "method": method, "params": { "canary": 1 } })).await;
+        }
+        let mut denied = 0;
+        if surface == "shared" {
+            for method in catalogue::all().filter(|m| !m.shared) {
+                let id = alice.request(method.name, json!({ "canary": 1 })).await;
+                let error = alice.reply(id).await.unwrap_err();
+                assert_eq!((&error["code"], &error["data"]["method"]), (&json!(-32012), &json!(method.name)));
+                denied += 1;
+            }
+        } else {
+            // One that is not for sharing is forwarded, and the server says what it thinks of it.
+            let id = alice.request("session.list", json!({})).await;
+            assert_eq!(alice.reply(id).await.unwrap(), json!({ "sessions": [] }));
+        }
+        assert_eq!(alice.call("runtime.shutdown", json!({ "canary": 1 })).await, Ok(Value::Null));
+        assert!(alice.closes(common::PATIENCE).await, "that was good-bye");
+        let reached: Vec<_> = stub.received().split_off(before);
+        let canaries = reached.iter().filter(|r| r.params.contains("canary")).count();
+        println!(
+            "CHECK 27: surface {surface}: {} strange methods, {denied} that are not for sharing: {canaries} reached the CLI",
+            strange.len() + 4
+        );
+        assert_eq!(canaries, 0, "{reached:?}");
+        // And the server is there for the next one.
+        Client::hello(gateway.sdk, "acme-token").await.call("ping", json!({})).await.unwrap();
+    }
+}
+
+/// Two users, at home on different servers, gave their sessions one name; then the first one's server is lost.
+struct Namesakes {
+    _stub: Stub,
+    _gateway: Gateway,
+    alice: Client,
+    bob: Client,
+}
+
+async fn namesakes() -> Namesakes {
+    let (stub, gateway) = start_fleet(2, "").await;
+    let mut alice = Client::hello(gateway.sdk, "alice").await;
+    alice.create("plans").await;
+    alice.turn("plans", "of alice").await;
+    let hers = server_of(&stub, "plans");
+    let mut bob = None;
+    for n in 0..100 {
+        let user = format!("bob-{n}");
+        let mut client = Client::hello(gateway.sdk, &user).await;
+        client.create(&format!("probe-{n}")).await;
+        if server_of(&stub, &format!("probe-{n}")) != hers {
+            bob = Some(client);
+            break;
+        }
+    }
+    let mut bob = bob.expect("somebody lives on the other server");
+    bob.create("plans").await;
+    bob.turn("plans", "secret of bob").await;
+    stub.crash(hers);
+    create_somewhere(&mut alice, "elsewhere").await;
+    assert_ne!(server_of(&stub, "elsewhere"), hers);
+    Namesakes { _stub: stub, _gateway: gateway, alice, bob }
+}
+
+#[tokio::test]
+async fn a_namesake_on_another_server_is_not_heard_of() {
+    let mut n = namesakes().await;
+    let from = n.alice.seen.len();
+    n.bob.turn("plans", "more secrets").await;
+    n.alice.call("ping", json!({})).await.unwrap();
+    let leaked: Vec<_> = n.alice.raw[from..].iter().filter(|raw| raw.contains("plans")).collect();
+    assert_eq!(leaked, Vec::<&String>::new(), "bob's session is no business of alice's");
+}
+
+#[tokio::test]
+async fn a_namesake_on_another_server_cannot_be_used() {
+    let mut n = namesakes().await;
+    let mut said = Vec::new();
+    for method in ["session.getMessages", "session.send", "session.abort", "session.resume", "session.delete"]
+    {
+        let params = json!({ "sessionId": "plans", "prompt": "alice's words" });
+        said.push(format!("{method}: {:?}", n.alice.call(method, params).await));
+    }
+    // By the side of a session that she does have there.
+    let params = json!({ "sessionId": "elsewhere", "mode": "plan", "inheritPlanBaseFromSessionId": "plans" });
+    said.push(format!("session.mode.set: {:?}", n.alice.call("session.mode.set", params).await));
+    assert!(said.iter().all(|s| s.contains("-32011")), "{said:#?}");
+    let leaked: Vec<_> = said.iter().filter(|s| s.contains("secret")).collect();
+    assert_eq!(leaked, Vec::<&String>::new(), "bob's history is no business of alice's");
+    let reply = n.bob.call("session.getMessages", json!({ "sessionId": "plans" })).await.unwrap().to_string();
+    assert!(!reply.contains("alice's words"), "{reply}");
+}
+
+/// What cannot be resumed elsewhere is there again when its server is.
+#[tokio::test]
+async fn a_session_outlives_its_servers_absence() {
+    let (stub, gateway) = start_fleet(2, "").await;
+    let mut alice = Client::hello(gateway.sdk, "alice").await;
+    alice.create("lasting").await;
+    alice.turn("lasting", "remember").await;
+    let server = server_of(&stub, "lasting");
+    stub.crash(server);
+    create_somewhere(&mut alice, "meanwhile").await;
+    let error = alice.call("session.resume", json!({ "sessionId": "lasting" })).await.unwrap_err();
+    assert!(error["message"].as_str().unwrap().contains("not found"), "{error}");
+    stub.restart(server).unwrap();
+    all_up(&gateway).await;
+    alice.call("session.resume", json!({ "sessionId": "lasting" })).await.unwrap();
+    assert_eq!(alice.turn("lasting", "[[history]]").await, "History: remember");
+}
+
+/// A connection that ends takes its attachments along.
+#[tokio::test]
+async fn a_client_that_leaves_leaves_nothing() {
+    let (stub, gateway) = start_fleet(1, "").await;
+    let connections = stub.stats(0).connections;
+    for n in 0..20 {
+        let mut client = Client::hello(gateway.sdk, "alice").await;
+        client.create(&format!("s-{n}")).await;
+    }
+    until("all are gone", || {
+        let now = stub.stats(0);
+        (now.connections, now.sessions) == (connections, 0)
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn limits_refuse_with_their_name() {
+    let more = "limits = { max_in_flight = 4, max_sessions_per_connection = 3, max_connections = 2 }";
+    let stub = Stub::start(Options::default()).unwrap();
+    let gateway = start(&common::fleet(stub.addrs(), more)).await;
+    let mut alice = Client::hello(gateway.sdk, "alice").await;
+    for n in 0..3 {
+        alice.create(&format!("s-{n}")).await;
+    }
+    let error = alice.call("session.create", json!({ "sessionId": "s-3" })).await.unwrap_err();
+    assert_eq!(
+        (&error["code"], &error["data"]["limit"]),
+        (&json!(-32014), &json!("max_sessions_per_connection"))
+    );
+    stub.hang(0, true);
+    let mut ids = Vec::new();
+    for _ in 0..5 {
+        ids.push(alice.request("ping", json!({})).await);
+    }
+    let error = alice.reply(ids[4]).await.unwrap_err();
+    assert_eq!((&error["code"], &error["data"]["limit"]), (&json!(-32014), &json!("max_in_flight")));
+    stub.hang(0, false);
+    for id in &ids[..4] {
+        alice.reply(*id).await.unwrap();
+    }
+    // The same id twice is refused while the first is under way, and only then.
+    stub.hang(0, true);
+    let ping = r#"{"jsonrpc":"2.0","id":"same","method":"ping","params":{}}"#;
+    let from = alice.seen.len();
+    alice.send_text(ping).await.unwrap();
+    alice.send_text(ping).await.unwrap();
+    let refused = alice.find(from, |m| m["id"] == "same").await;
+    assert_eq!(refused["error"]["code"], -32600);
+    stub.hang(0, false);
+    alice.find(from, |m| m["id"] == "same" && m["result"].is_object()).await;
+    let _second = Client::hello(gateway.sdk, "alice").await;
+    let mut third = Client::dial(gateway.sdk).await;
+    assert!(third.closes(common::PATIENCE).await, "no room for a third connection");
+}
