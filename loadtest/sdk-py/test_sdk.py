@@ -162,7 +162,9 @@ class Turns(Conformance):
     @case
     async def test_a_model_error(self, t):
         session, recorder, _ = await t.session(await t.client())
-        return [await refusal(say(session, "[[error 400 no such thing]]")), lines(recorder)]
+        error = await refusal(say(session, "[[error 400 no such thing]]"))
+        await recorder.seen("session.idle")
+        return [error, lines(recorder)]
 
 
 class Lives(Conformance):
