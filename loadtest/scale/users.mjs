@@ -1,0 +1,159 @@
+// `make users`: many users at once, each with an SDK connection and a CLI process of their own, two turns each
+// against the scripted model. Prints memory and the time from connect to the first delta; fails on any error.
+//
+//   node loadtest/scale/users.mjs [--users N] [--profile release|debug] [--json]
+
+import assert from "node:assert/strict";
+import { mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { parseArgs } from "node:util";
+
+import { CopilotClient, RuntimeConnection, approveAll } from "@github/copilot-sdk";
+
+import { launch } from "../demo/launch.mjs";
+
+/** After its first turn a `copilot-runtime` keeps about 51 MB. */
+const MB_EACH = 55;
+const TURN_MS = 180_000;
+
+const { values: options } = parseArgs({
+  options: {
+    users: { type: "string", default: "200" },
+    profile: { type: "string", default: "release" },
+    json: { type: "boolean", default: false },
+  },
+});
+const count = Number(options.users);
+if (!Number.isInteger(count) || count < 1) throw new Error("--users must be a whole number above 0");
+
+/** The kilobytes after `name` in a file of /proc; 0 when the process has gone. */
+function kilobytes(file, name) {
+  try {
+    return Number(readFileSync(file, "utf8").match(new RegExp(`^${name}:\\s+(\\d+) kB`, "m"))[1]);
+  } catch {
+    return 0;
+  }
+}
+
+/** Everything that process `parent` started, and what that started. */
+function descendants(parent) {
+  const children = new Map();
+  for (const pid of readdirSync("/proc").filter((name) => /^\d+$/.test(name))) {
+    try {
+      // The name in parentheses may hold anything; the parent is the second field after it.
+      const ppid = Number(readFileSync(`/proc/${pid}/stat`, "utf8").split(") ").at(-1).split(" ")[1]);
+      children.set(ppid, [...(children.get(ppid) ?? []), Number(pid)]);
+    } catch {} // It ended.
+  }
+  const below = (pid) => (children.get(pid) ?? []).flatMap((child) => [child, ...below(child)]);
+  return below(parent);
+}
+
+const name = (pid) => readFileSync(`/proc/${pid}/comm`, "utf8").trim();
+const pss = (pid) => kilobytes(`/proc/${pid}/smaps_rollup`, "Pss") / 1024;
+
+/** One user's connection, session and two turns; the client stays connected. */
+async function visit(user, address, baseUrl, clients) {
+  const since = performance.now();
+  const client = new CopilotClient({ connection: RuntimeConnection.forUri(address, { connectionToken: user }) });
+  clients.push(client);
+  await client.start();
+  const provider = { type: "openai", baseUrl, apiKey: "not-needed" };
+  const session = await client.createSession({ model: "scripted", provider, streaming: true, onPermissionRequest: approveAll });
+  let first;
+  session.on("assistant.message_delta", () => (first ??= performance.now()));
+  const answer = await session.sendAndWait({ prompt: `[[say hello ${user}]]` }, TURN_MS);
+  assert.equal(answer?.data.content, `hello ${user}`);
+  const firstDeltaMs = first - since;
+  [first] = [undefined];
+  const asked = performance.now();
+  const recalled = await session.sendAndWait({ prompt: "history" }, TURN_MS);
+  assert.equal(recalled?.data.content, `History: [[say hello ${user}]]`);
+  return { firstDeltaMs, secondTurnMs: first - asked };
+}
+
+/** The value below which `share` of `values` lie, by nearest rank. */
+function quantile(values, share) {
+  const sorted = [...values].sort((a, b) => a - b);
+  return sorted[Math.max(0, Math.ceil(share * sorted.length) - 1)];
+}
+
+async function measure(programs, dir) {
+  const config = join(dir, "jetway.toml");
+  writeFileSync(
+    config,
+    `[listen]\nsdk = "127.0.0.1:0"\nhttp = "off"\nadmin = "off"\n` +
+      `[pool.process]\nstate_dir = "${join(dir, "state")}"\nmax_processes = ${count}\nmemory_budget = "100%"\n` +
+      // All of them start at once here, on however few cores.
+      `start_timeout = "2m"\n` +
+      `[tenants.default]\nmax_processes = ${count}\nmax_concurrent_turns = ${count}\nmax_active_sessions = ${count}\n` +
+      `requests_per_second = ${count * 10}\n`,
+  );
+  const launchOptions = { profile: options.profile };
+  const model = await launch("scripted-model", [], ["scripted model"], launchOptions);
+  programs.push(model);
+  const jetway = await launch("jetway", ["serve", "--config", config], ["sdk"], launchOptions);
+  programs.push(jetway);
+
+  const clients = [];
+  const since = performance.now();
+  const visits = Array.from({ length: count }, (_, n) =>
+    visit(`user-${n}`, jetway.found.sdk, model.found["scripted model"], clients),
+  );
+  const outcomes = await Promise.allSettled(visits);
+  const wallMs = performance.now() - since;
+  const runtimes = descendants(jetway.pid).filter((pid) => name(pid).startsWith("copilot"));
+  const memory = runtimes.map(pss);
+  const jetwayMb = pss(jetway.pid);
+  await Promise.allSettled(clients.map((client) => client.stop()));
+
+  const done = outcomes.filter((each) => each.status === "fulfilled").map((each) => each.value);
+  const errors = outcomes.filter((each) => each.status === "rejected").map((each) => String(each.reason));
+  const [first, second] = [done.map((each) => each.firstDeltaMs), done.map((each) => each.secondTurnMs)];
+  const ms = (values) => ({ p50: Math.round(quantile(values, 0.5)), p99: Math.round(quantile(values, 0.99)) });
+  return {
+    users: count,
+    turns: done.length * 2,
+    errors,
+    processes: runtimes.length,
+    wall_s: Number((wallMs / 1000).toFixed(1)),
+    pss_total_mb: Math.round(memory.reduce((sum, each) => sum + each, 0)),
+    pss_each_mb: { p50: Math.round(quantile(memory, 0.5)), max: Math.round(Math.max(...memory)) },
+    jetway_pss_mb: Math.round(jetwayMb),
+    connect_to_first_delta_ms: ms(first),
+    second_turn_to_first_delta_ms: ms(second),
+  };
+}
+
+function show(result) {
+  const { users, turns, processes, connect_to_first_delta_ms: cold, second_turn_to_first_delta_ms: warm } = result;
+  console.log(`
+${users} users at once, each with a CLI process of their own, two turns each
+
+  turns                        ${turns} in ${result.wall_s} s, ${result.errors.length} errors
+  CLI processes                ${processes}
+  their memory together (PSS)  ${result.pss_total_mb} MB; one: ${result.pss_each_mb.p50} MB, at most ${result.pss_each_mb.max} MB
+  Jetway's own memory          ${result.jetway_pss_mb} MB
+  connect → first delta        p50 ${cold.p50} ms, p99 ${cold.p99} ms (all of them start a process at the same moment)
+  second turn → first delta    p50 ${warm.p50} ms, p99 ${warm.p99} ms`);
+  for (const error of [...new Set(result.errors)].slice(0, 10)) console.log(`  error: ${error}`);
+}
+
+const available = kilobytes("/proc/meminfo", "MemAvailable") / 1024;
+if (count * MB_EACH > available) {
+  console.error(`${count} users need about ${count * MB_EACH} MB, ${Math.round(available)} MB are free: --users N`);
+  process.exit(1);
+}
+const programs = [];
+const dir = mkdtempSync(join(tmpdir(), "jetway-users-"));
+try {
+  const result = await measure(programs, dir);
+  if (options.json) console.log(JSON.stringify(result));
+  else show(result);
+  const kept = result.errors.length === 0 && result.processes === count;
+  if (!kept) process.exitCode = 1;
+} finally {
+  for (const program of programs.reverse()) await program.stop();
+  rmSync(dir, { recursive: true, force: true, maxRetries: 5 });
+}
