@@ -1,13 +1,16 @@
 //! A client: a connection of somebody's application, and its legs to CLI servers.
 
 use std::{
+    collections::HashMap,
     io,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
+    time::Duration,
 };
 
+use tokio::time::sleep;
 use tokio_util::task::TaskTracker;
 use tracing::warn;
 
@@ -20,6 +23,7 @@ use super::{
     leg::Leg,
     pending::Answer,
     registry::{Registry, Session},
+    revival::{self, Route, Told},
     turn::Outcome,
 };
 use crate::{
@@ -27,6 +31,11 @@ use crate::{
     net::writer::{Backlog, Writer},
     stack::{Limit, RETRY_AFTER, Refusal},
 };
+
+/// How often a home is looked for when the CLI process turns out to be gone.
+const HOME_TRIES: u32 = 5;
+/// The pause between: an ended process is noticed within milliseconds.
+const HOME_PAUSE: Duration = Duration::from_millis(20);
 
 /// A connection of a known user.
 pub(crate) struct Client {
@@ -37,6 +46,14 @@ pub(crate) struct Client {
     core: Arc<Core>,
     legs: Mutex<Legs>,
     asked: Mutex<Asked>,
+    /// The sessions whose CLI process is gone, and what it takes to bring them back.
+    dormant: Mutex<HashMap<SessionId, Route>>,
+    /// Held while one is brought back.
+    reviving: tokio::sync::Mutex<()>,
+    /// Held while a leg is opened, so that two calls do not open two.
+    opening: tokio::sync::Mutex<()>,
+    /// What a new CLI process of its own must hear again.
+    told: Mutex<Vec<Told>>,
     gone: AtomicBool,
 }
 
@@ -60,6 +77,10 @@ impl Client {
             core,
             legs: Mutex::default(),
             asked: Mutex::default(),
+            dormant: Mutex::default(),
+            reviving: tokio::sync::Mutex::default(),
+            opening: tokio::sync::Mutex::default(),
+            told: Mutex::default(),
             gone: AtomicBool::new(false),
         })
     }
@@ -127,6 +148,7 @@ impl Client {
     /// The leg that a call to this session, or home, would take, if it stands already.
     pub(crate) fn standing_leg(&self, session: Option<&Session>) -> Option<Arc<Leg>> {
         match session {
+            Some(session) if self.dormant(&session.key.id).is_some() => None,
             Some(session) => self.leg(&session.server()),
             None => lock(&self.legs).home.clone(),
         }
@@ -137,14 +159,76 @@ impl Client {
         if let Some(leg) = &lock(&self.legs).home {
             return Ok(leg.clone());
         }
-        let server = self.core.pool.home(&self.who).await.map_err(|e| refused(&e))?;
-        let leg = match self.leg(server.id()) {
+        let _one = self.opening.lock().await;
+        if let Some(leg) = &lock(&self.legs).home {
+            return Ok(leg.clone());
+        }
+        let mut tries = 1;
+        loop {
+            let server = self.core.pool.home(&self.who).await.map_err(|e| refused(&e))?;
+            let (id, life) = (server.id().clone(), server.incarnation());
             // A process that was started anew has its predecessor's id.
-            Some(leg) if leg.server().incarnation() == server.incarnation() => leg,
-            _ => self.open(server).await?.0,
-        };
-        self.settle_at(&leg);
-        Ok(leg)
+            if let Some(leg) = self.leg(&id).filter(|l| l.server().incarnation() == life) {
+                self.settle_at(&leg);
+                return Ok(leg);
+            }
+            match self.open(server).await {
+                Ok((leg, _)) => {
+                    self.tell_again(&leg).await?;
+                    self.settle_at(&leg);
+                    return Ok(leg);
+                }
+                // The process was lost and nobody had noticed yet.
+                Err(_) if tries < HOME_TRIES => {
+                    tries += 1;
+                    sleep(HOME_PAUSE).await;
+                }
+                Err(refusal) => return Err(refusal),
+            }
+        }
+    }
+
+    async fn tell_again(&self, leg: &Leg) -> Result<(), Refusal> {
+        let told = lock(&self.told).clone();
+        for (method, params) in told {
+            if leg.call(method, &params).await?.is_err() {
+                warn!(method, "a new CLI process refused what its predecessor took");
+            }
+        }
+        Ok(())
+    }
+
+    /// Keeps in mind what a request changed about the client's own CLI server.
+    pub(crate) fn remember(&self, method: &'static str, params: &[u8]) {
+        if revival::forgotten_at_home(method) {
+            revival::note(&mut lock(&self.told), method, params);
+        }
+    }
+
+    /// Holds sessions whose CLI process is gone.
+    pub(crate) fn sleep(&self, routes: Vec<Route>) {
+        lock(&self.dormant).extend(routes.into_iter().map(|r| (r.id().clone(), r)));
+    }
+
+    pub(crate) fn dormant(&self, id: &SessionId) -> Option<Route> {
+        lock(&self.dormant).get(id).cloned()
+    }
+
+    pub(crate) fn all_dormant(&self) -> Vec<SessionId> {
+        lock(&self.dormant).keys().cloned().collect()
+    }
+
+    /// A session is attached again, or its client does so itself.
+    pub(crate) fn awake(&self, id: &SessionId) {
+        let mut dormant = lock(&self.dormant);
+        dormant.remove(id);
+        if dormant.is_empty() {
+            dormant.shrink_to_fit();
+        }
+    }
+
+    pub(crate) fn reviving(&self) -> &tokio::sync::Mutex<()> {
+        &self.reviving
     }
 
     /// Opens the first leg, home, and returns what the CLI server said to the client's `connect`.
@@ -161,6 +245,7 @@ impl Client {
 
     /// The leg to the server on which a session lives; home, if that server is no more.
     pub(crate) async fn leg_of(self: &Arc<Self>, session: &Session) -> Result<Arc<Leg>, Refusal> {
+        revival::revive(self, &session.key.id).await?;
         let server = session.server();
         if let Some(leg) = self.leg(&server) {
             return Ok(leg);
@@ -210,8 +295,8 @@ impl Client {
         let legs = std::mem::take(&mut *lock(&self.legs));
         for leg in legs.all {
             lock(&self.asked).forget(&leg);
-            let (_, sessions) = leg.close();
-            sessions.iter().for_each(|s| s.detach(Outcome::Aborted));
+            let (_, routes) = leg.close();
+            routes.iter().for_each(|r| r.session.detach(Outcome::Aborted));
         }
     }
 }

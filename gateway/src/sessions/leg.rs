@@ -23,6 +23,7 @@ use super::{
     pending::{Answer, Origin, Pending, Then, Waiting},
     registry::Session,
     relay,
+    revival::Route,
     turn::Outcome,
 };
 use crate::{
@@ -34,8 +35,9 @@ use crate::{
     stack::{Limit, RETRY_AFTER, Refusal},
 };
 
-/// How long a CLI server may take to answer `connect`; a runtime that has just started takes 20 ms.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a CLI server may take to answer what Jetway itself asks: `connect` takes a runtime that has just
+/// started 20 ms, `session.resume` of a long session on a busy host some seconds.
+const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A client's connection to a CLI server. Nobody else's frames travel on it.
 pub(crate) struct Leg {
@@ -45,7 +47,7 @@ pub(crate) struct Leg {
     writer: Writer,
     pending: Mutex<Pending>,
     /// The sessions that the client has attached here: whose events it may see.
-    routes: Mutex<HashMap<SessionId, Arc<Session>, ahash::RandomState>>,
+    routes: Mutex<HashMap<SessionId, Route, ahash::RandomState>>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -74,20 +76,12 @@ impl Leg {
             routes: Mutex::default(),
         });
         relay::spawn(leg.clone(), client.clone(), read);
-        let (tx, rx) = oneshot::channel();
-        leg.introduce(client, tx)?;
-        match timeout(CONNECT_TIMEOUT, rx).await {
-            Ok(Ok(answer)) => Ok((leg, answer)),
-            Ok(Err(_)) => Err(unreachable()),
-            Err(_) => {
-                leg.writer.give_up();
-                Err(unreachable())
-            }
-        }
+        let answer = leg.introduce(client).await.map_err(|_| unreachable())?;
+        Ok((leg, answer))
     }
 
     /// Repeats the client's `connect`, with the server's token in place of the client's.
-    fn introduce(&self, client: &Client, answer: oneshot::Sender<Answer>) -> Result<(), Refusal> {
+    async fn introduce(&self, client: &Client) -> Result<Answer, Refusal> {
         let mut params = Vec::with_capacity(256);
         params.push(b'{');
         if let Some(token) = self.server.token() {
@@ -103,13 +97,29 @@ impl Leg {
             params.extend_from_slice(value.text());
         }
         params.push(b'}');
-        let waiting = Waiting { origin: Origin::Jetway(answer), then: Then::Nothing };
+        self.call("connect", &params).await
+    }
+
+    /// Asks the server on Jetway's own account. A server that does not answer in time is given up.
+    pub(crate) async fn call(&self, method: &str, params: &[u8]) -> Result<Answer, Refusal> {
+        let (tx, rx) = oneshot::channel();
+        let waiting = Waiting { origin: Origin::Jetway(tx), then: Then::Nothing };
         let id = lock(&self.pending).insert(waiting).map_err(|_| lost(None))?;
         let mut out = Vec::with_capacity(params.len() + 96);
-        envelope::write_request(&mut out, &id, "connect", &params);
-        // A first frame always fits a fresh socket's buffer.
-        let _ = self.writer.send(&out);
-        Ok(())
+        envelope::write_request(&mut out, &id, method, params);
+        let answered = async {
+            if self.writer.send(&out) == Backlog::Some {
+                let _ = self.writer.drained().await;
+            }
+            rx.await.map_err(|_| lost(None))
+        };
+        match timeout(CALL_TIMEOUT, answered).await {
+            Ok(answer) => answer,
+            Err(_) => {
+                self.writer.give_up();
+                Err(lost(None))
+            }
+        }
     }
 
     /// The server at its other end.
@@ -181,8 +191,9 @@ impl Leg {
     }
 
     /// Lets a session's events through. Returns whether they were not let through before.
-    pub(crate) fn route(&self, session: &Arc<Session>) -> bool {
-        let new = lock(&self.routes).insert(session.key.id.clone(), session.clone()).is_none();
+    pub(crate) fn route(&self, route: Route) -> bool {
+        let session = route.session.clone();
+        let new = lock(&self.routes).insert(route.id().clone(), route).is_none();
         if new {
             session.attach();
             metrics::sessions_attached(1);
@@ -193,8 +204,8 @@ impl Leg {
     /// Lets them through no longer.
     pub(crate) fn unroute(&self, id: &SessionId, why: Outcome) {
         let route = lock(&self.routes).remove(id);
-        if let Some(session) = route {
-            session.detach(why);
+        if let Some(route) = route {
+            route.session.detach(why);
             metrics::sessions_attached(-1);
         }
     }
@@ -202,9 +213,16 @@ impl Leg {
     /// Follows a session's turn by one of its messages. Returns whether the client has it attached here.
     pub(crate) fn follow(&self, id: &str, turn: Turn) -> bool {
         let routes = lock(&self.routes);
-        let Some(session) = routes.get(id) else { return false };
-        session.follow(turn);
+        let Some(route) = routes.get(id) else { return false };
+        route.session.follow(turn);
         true
+    }
+
+    /// Keeps in mind what a request changed about a session, for when it must be attached again.
+    pub(crate) fn remember(&self, id: &SessionId, method: &'static str, params: &[u8]) {
+        if let Some(route) = lock(&self.routes).get(id) {
+            route.remember(method, params);
+        }
     }
 
     /// How many sessions the client has attached here.
@@ -218,12 +236,12 @@ impl Leg {
     }
 
     /// Takes what waits for the server, and the sessions attached here. Nothing can be added afterwards.
-    pub(crate) fn close(&self) -> (Vec<Waiting>, Vec<Arc<Session>>) {
+    pub(crate) fn close(&self) -> (Vec<Waiting>, Vec<Route>) {
         self.writer.give_up();
         let waiting = lock(&self.pending).close().collect();
-        let sessions: Vec<_> = std::mem::take(&mut *lock(&self.routes)).into_values().collect();
-        sessions.iter().for_each(|_| metrics::sessions_attached(-1));
-        (waiting, sessions)
+        let routes: Vec<_> = std::mem::take(&mut *lock(&self.routes)).into_values().collect();
+        routes.iter().for_each(|_| metrics::sessions_attached(-1));
+        (waiting, routes)
     }
 }
 

@@ -6,4 +6,5 @@ pub(crate) mod leg;
 pub(crate) mod pending;
 pub(crate) mod registry;
 pub(crate) mod relay;
+pub(crate) mod revival;
 pub(crate) mod turn;

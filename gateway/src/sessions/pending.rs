@@ -11,6 +11,7 @@ use super::{
     client::Client,
     leg::Leg,
     registry::Session,
+    revival::Route,
     turn::{Outcome, TurnId},
 };
 
@@ -74,7 +75,7 @@ impl Then {
                 let id = result.get("sessionId").and_then(Value::as_str);
                 let id = id.and_then(|id| id.parse::<SessionId>().ok());
                 if let Some(session) = id.and_then(|id| client.claim(&id, leg)) {
-                    leg.route(&session);
+                    leg.route(Route::new(session, b"{}"));
                 }
             }
             Then::Detach(session) if agreed() => leg.unroute(&session.key.id, Outcome::Aborted),

@@ -20,6 +20,7 @@ use super::{
     leg::Leg,
     pending::{Origin, Waiting},
     registry::Session,
+    revival,
     turn::Outcome,
 };
 use crate::{
@@ -183,13 +184,13 @@ fn on_reply(
 /// `session.error`. The client's socket stays.
 fn settle(leg: &Arc<Leg>, client: &Arc<Client>, lost: &Lost) {
     client.leave(leg);
-    let (waiting, sessions) = leg.close();
+    let (waiting, routes) = leg.close();
     if client.is_gone() || matches!(lost, Lost::Client) {
-        sessions.iter().for_each(|s| s.detach(Outcome::Aborted));
+        routes.iter().for_each(|r| r.session.detach(Outcome::Aborted));
         return;
     }
-    if !waiting.is_empty() || !sessions.is_empty() {
-        warn!(backend = %leg.server().id(), cause = %lost, requests = waiting.len(), sessions = sessions.len(), "leg lost");
+    if !waiting.is_empty() || !routes.is_empty() {
+        warn!(backend = %leg.server().id(), cause = %lost, requests = waiting.len(), sessions = routes.len(), "leg lost");
     }
     let mut out = Vec::new();
     for waiting in waiting {
@@ -198,14 +199,19 @@ fn settle(leg: &Arc<Leg>, client: &Arc<Client>, lost: &Lost) {
             rescue::write(&Refusal::Indeterminate { session }, Some(id), &mut out);
         }
     }
-    for session in sessions {
-        if session.is_running() {
-            write_turn_lost(&session, &mut out);
+    for route in &routes {
+        if route.session.is_running() {
+            write_turn_lost(&route.session, &mut out);
         }
-        session.detach(Outcome::Indeterminate);
+        route.session.detach(Outcome::Indeterminate);
     }
     // What does not fit now goes with the next write; the amount is bounded by what was in flight.
     let _ = client.send(&out);
+    // Its state is in its user's home: a new process goes on with it.
+    if leg.exclusive() && !routes.is_empty() {
+        client.sleep(routes);
+        revival::revive_all(client.clone());
+    }
 }
 
 /// Exactly one `session.error`, and no `session.idle`: with one of those as well the SDK's next

@@ -9,12 +9,12 @@ use futures_util::future::{BoxFuture, Either, Ready, ready};
 use tower::Service;
 
 use jetway_config::SessionId;
-use jetway_wire::catalogue::Scope;
+use jetway_wire::{Value, catalogue::Scope};
 
 use super::{Accepted, Call, Refusal, Target};
 use crate::{
     net::writer::Backlog,
-    sessions::{leg::Leg, pending::Then, registry::Session},
+    sessions::{leg::Leg, pending::Then, registry::Session, revival::Route},
 };
 
 #[derive(Debug, Clone)]
@@ -81,8 +81,13 @@ fn prepare(call: &mut Call, leg: &Arc<Leg>) -> Result<Then, Refusal> {
     if matches!(scope, Scope::Create | Scope::Resume) {
         return attach(call, leg);
     }
-    let Target::Session(session) = &call.target else { return Ok(Then::Nothing) };
+    let params = call.request.params();
+    let Target::Session(session) = &call.target else {
+        call.client.remember(call.method.name, params.map_or(&b"{}"[..], Value::text));
+        return Ok(Then::Nothing);
+    };
     let session = session.clone();
+    leg.remember(&session.key.id, call.method.name, params.map_or(&b"{}"[..], Value::text));
     if !leg.exclusive() && session.server() != *leg.server().id() {
         // Its own server cannot be had, and on this one its name may be another's: to resume it here asks first.
         return Err(Refusal::SessionNotFound);
@@ -122,6 +127,8 @@ fn attach(call: &mut Call, leg: &Arc<Leg>) -> Result<Then, Refusal> {
     };
     let known = matches!(call.target, Target::Session(_));
     let session: Arc<Session> = call.client.claim(&id, leg).ok_or(Refusal::SessionNotFound)?;
-    let routed = leg.route(&session);
+    let params = call.request.params().map_or(&b"{}"[..], Value::text);
+    call.client.awake(&id);
+    let routed = leg.route(Route::new(session.clone(), params));
     Ok(Then::Attach { session, routed, claimed: !known })
 }

@@ -1,0 +1,159 @@
+//! Bringing a session back when its CLI process is gone, unseen by its client.
+//!
+//! The CLI keeps a session's history and little else: provider, tools, hooks and the like must be told again.
+//! So what told them is kept, in memory only, since it may hold keys.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tracing::{info, warn};
+
+use jetway_config::SessionId;
+use jetway_wire::{Value, json};
+
+use super::{client::Client, leg::Leg, registry::Session, turn::Outcome};
+use crate::stack::{Limit, RETRY_AFTER, Refusal};
+
+/// Requests about a session whose effect its CLI process forgets. The latest of each is told again.
+const FORGOTTEN: [&str; 9] = [
+    "session.agent.select",
+    "session.eventLog.registerInterest",
+    "session.mode.set",
+    "session.model.setReasoningEffort",
+    "session.model.switchTo",
+    "session.options.update",
+    "session.permissions.setApproveAll",
+    "session.permissions.setMode",
+    "session.tools.set",
+];
+
+/// Requests about a client's whole CLI server that a new process must hear again.
+const FORGOTTEN_AT_HOME: [&str; 3] =
+    ["llmInference.setProvider", "plugins.builtin.set", "sessionFs.setProvider"];
+
+/// A request that is told again: its method and params.
+pub(crate) type Told = (&'static str, Box<[u8]>);
+
+/// Whether a new process must hear this request about its client again.
+pub(crate) fn forgotten_at_home(method: &str) -> bool {
+    FORGOTTEN_AT_HOME.contains(&method)
+}
+
+/// Notes a request to be told again, in place of an earlier one of the same method.
+pub(crate) fn note(told: &mut Vec<Told>, method: &'static str, params: &[u8]) {
+    told.retain(|(earlier, _)| *earlier != method);
+    told.push((method, params.into()));
+}
+
+/// A session that a client has attached, and what it takes to attach it again.
+#[derive(Clone)]
+pub(crate) struct Route {
+    pub(crate) session: Arc<Session>,
+    /// The params of the `session.create` or `session.resume` that attached it.
+    params: Arc<[u8]>,
+    /// What was changed since.
+    told: Arc<Mutex<Vec<Told>>>,
+}
+
+impl Route {
+    pub(crate) fn new(session: Arc<Session>, params: &[u8]) -> Self {
+        Self { session, params: params.into(), told: Arc::default() }
+    }
+
+    pub(crate) fn id(&self) -> &SessionId {
+        &self.session.key.id
+    }
+
+    /// Keeps a request in mind, if a new process would not know of it.
+    pub(crate) fn remember(&self, method: &'static str, params: &[u8]) {
+        if FORGOTTEN.contains(&method) {
+            note(&mut self.told.lock().unwrap_or_else(PoisonError::into_inner), method, params);
+        }
+    }
+
+    fn told(&self) -> Vec<Told> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Attaches the session again on a leg that has never had it.
+    async fn attach_again(&self, leg: &Leg) -> Result<(), Refusal> {
+        let mut answer = leg.call("session.resume", &self.resume_params()).await?;
+        // What has no message yet was never on disk; to create it is then what its client did.
+        if answer.as_ref().is_err_and(|e| is_not_found(e)) {
+            answer = leg.call("session.create", &self.params).await?;
+        }
+        if let Err(error) = answer {
+            warn!(session = %self.id(), error = %message(&error), "a session could not be brought back");
+            let gone = is_not_found(&error);
+            return Err(if gone {
+                Refusal::SessionNotFound
+            } else {
+                Refusal::Overloaded(Limit::ServerStart, RETRY_AFTER)
+            });
+        }
+        for (method, params) in self.told() {
+            if let Err(error) = leg.call(method, &params).await? {
+                warn!(session = %self.id(), method, error = %message(&error), "a change could not be told again");
+            }
+        }
+        Ok(())
+    }
+
+    /// The params that attached it, made into those of a resume that leaves no trace.
+    fn resume_params(&self) -> Vec<u8> {
+        // `disableResume`: no `session.resume` event. Its client has heard how the last turn ended, so a tool
+        // call that was pending then is closed rather than continued.
+        let mut out = br#"{"disableResume":true,"continuePendingWork":false"#.to_vec();
+        let replaced = ["cloud", "disableResume", "continuePendingWork"];
+        for (name, value) in Value::new(&self.params).members() {
+            if !replaced.iter().any(|r| name.is(r)) {
+                out.push(b',');
+                json::write_str(&mut out, &name.text());
+                out.push(b':');
+                out.extend_from_slice(value.text());
+            }
+        }
+        out.push(b'}');
+        out
+    }
+}
+
+fn message(error: &[u8]) -> String {
+    Value::new(error).get("message").and_then(Value::as_str).unwrap_or_default().chars().take(200).collect()
+}
+
+fn is_not_found(error: &[u8]) -> bool {
+    message(error).to_ascii_lowercase().contains("not found")
+}
+
+/// Brings a dormant session back; does nothing for any other.
+pub(crate) async fn revive(client: &Arc<Client>, id: &SessionId) -> Result<(), Refusal> {
+    // One at a time, so that two calls do not attach one session twice.
+    let _one = client.reviving().lock().await;
+    let Some(route) = client.dormant(id) else { return Ok(()) };
+    let leg = client.home().await?;
+    // Its events come before the reply; they are let through from now on.
+    leg.route(route.clone());
+    if let Err(refusal) = route.attach_again(&leg).await {
+        leg.unroute(id, Outcome::Aborted);
+        return Err(refusal);
+    }
+    client.awake(id);
+    info!(session = %id, backend = %leg.server().id(), "session resumed");
+    Ok(())
+}
+
+/// Brings back all that a client had attached when its CLI process was lost, so that what other clients do in
+/// those sessions reaches it. What fails stays dormant until it is used.
+pub(crate) fn revive_all(client: Arc<Client>) {
+    let tracker = client.tracker().clone();
+    tracker.spawn(async move {
+        for id in client.all_dormant() {
+            if client.is_gone() || client.core().drain.is_draining() {
+                return;
+            }
+            if let Err(refusal) = revive(&client, &id).await {
+                warn!(session = %id, cause = crate::rescue::name(&refusal), "a session stays dormant");
+            }
+        }
+    });
+}
