@@ -31,15 +31,37 @@ impl Goal {
 pub fn goals(samples: &Samples) -> Vec<Goal> {
     let jetway = |measure| samples.median(measure, Kind::Jetway);
     let ratio = |measure, to| Some(jetway(measure)? / samples.median(measure, to)?);
-    let added = |measure, kind| Some(samples.median(measure, kind)? - samples.median(measure, Kind::Direct)?);
-    let added_ratio = |measure, to| Some(added(measure, Kind::Jetway)? / added(measure, to)?);
+    // A loopback ping takes twice as long when the scheduler puts its ends on different cores, and one round in
+    // two may be such: the fastest round is what the hop itself costs.
+    let best = |measure, kind| samples.summary(measure, kind).map(|summary| summary.min);
+    let added = |measure, kind| Some(best(measure, kind)? - best(measure, Kind::Direct)?);
+    let added_ratio = |measure, to| {
+        let theirs = added(measure, to).filter(|theirs| *theirs > 0.0)?;
+        Some(added(measure, Kind::Jetway)? / theirs)
+    };
     let goal = |what, value, at_most| Goal { what, value, at_most };
     vec![
         goal("SDK ping ÷ direct", ratio(Measure::SdkPing, Kind::Direct), 0.02),
-        goal("ping 1, added p50 ÷ splice's", added_ratio(Measure::Ping1P50, Kind::Splice), 1.1),
-        goal("ping 1, added p50 ÷ HAProxy's", added_ratio(Measure::Ping1P50, Kind::Haproxy), 1.0),
-        goal("ping 16, added p50 ÷ splice's", added_ratio(Measure::Ping16P50, Kind::Splice), 1.1),
-        goal("ping 16, added p50 ÷ HAProxy's", added_ratio(Measure::Ping16P50, Kind::Haproxy), 1.0),
+        goal(
+            "ping 1, added p50 of the fastest round ÷ splice's",
+            added_ratio(Measure::Ping1P50, Kind::Splice),
+            1.1,
+        ),
+        goal(
+            "ping 1, added p50 of the fastest round ÷ HAProxy's",
+            added_ratio(Measure::Ping1P50, Kind::Haproxy),
+            1.0,
+        ),
+        goal(
+            "ping 16, added p50 of the fastest round ÷ splice's",
+            added_ratio(Measure::Ping16P50, Kind::Splice),
+            1.1,
+        ),
+        goal(
+            "ping 16, added p50 of the fastest round ÷ HAProxy's",
+            added_ratio(Measure::Ping16P50, Kind::Haproxy),
+            1.0,
+        ),
         goal("ping, CPU ÷ HAProxy's", ratio(Measure::Ping16Cpu, Kind::Haproxy), 1.0),
         goal("turns, CPU ÷ HAProxy's", ratio(Measure::TurnsCpu, Kind::Haproxy), 1.0),
         goal("turns, a write for each delta, CPU ÷ HAProxy's", ratio(Measure::PacedCpu, Kind::Haproxy), 1.0),

@@ -2,7 +2,8 @@
 //! nginx, HAProxy and Jetway, in interleaved rounds.
 //!
 //! Every round measures every target once, beginning with another one each time, so that a disturbance of
-//! the machine hits all of them alike. What is reported is the median over the rounds, with the extremes.
+//! the machine hits all of them alike. What is reported is the median over the rounds, with the extremes; goals
+//! for added latency compare the fastest rounds, because disturbances only add to it.
 //!
 //! * CPU is what the program in between used, its workers included, by the scheduler's own count.
 //! * Memory is read from `smaps_rollup` of a fresh process. Kernel socket buffers are in nobody's figure.

@@ -24,7 +24,7 @@ struct Args {
     #[command(subcommand)]
     command: Option<Sub>,
     /// Interleaved rounds; medians are taken over them.
-    #[arg(long, default_value_t = 5)]
+    #[arg(long, default_value_t = 9)]
     rounds: usize,
     /// Two short rounds and 1,000 idle connections: to see that it runs, not to quote.
     #[arg(long)]
@@ -119,7 +119,7 @@ fn bench(args: &Args) -> io::Result<()> {
         dir: dir.clone(),
         files: raise_file_limit()?,
     };
-    let (phase, idle) = if args.quick { (300, 1000) } else { (1500, 5000) };
+    let (phase, idle) = if args.quick { (300, 1000) } else { (800, 5000) };
     let scale = Scale { phase: Duration::from_millis(phase), idle };
     let mut run = Run { args, places, scale, samples: Samples::default(), skipped: Vec::new() };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
