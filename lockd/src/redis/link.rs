@@ -124,8 +124,7 @@ impl Link {
         match self.connect().await {
             Ok(live) => {
                 *failed = None;
-                let before =
-                    self.live.lock().unwrap_or_else(PoisonError::into_inner).replace(live.clone());
+                let before = self.live.lock().unwrap_or_else(PoisonError::into_inner).replace(live.clone());
                 if before.is_some() {
                     tracing::info!("the lock store is back");
                     (self.ear)(Heard::Back);

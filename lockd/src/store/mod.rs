@@ -173,7 +173,9 @@ pub enum StoreError {
         command: &'static str,
     },
     /// Redis may drop a lease or the fences to make room.
-    #[error("Redis evicts keys when memory is short (maxmemory-policy {0:?}): set maxmemory-policy noeviction")]
+    #[error(
+        "Redis evicts keys when memory is short (maxmemory-policy {0:?}): set maxmemory-policy noeviction"
+    )]
     Evicts(String),
 }
 
