@@ -53,10 +53,12 @@ impl Scene {
     async fn kill_all(&self) {
         let pids = bearing(&self.state.path().display().to_string());
         assert!(!pids.is_empty());
-        for pid in pids {
-            kill(Pid::from_raw(pid as i32), Signal::SIGKILL).unwrap();
+        for pid in &pids {
+            kill(Pid::from_raw(*pid as i32), Signal::SIGKILL).unwrap();
         }
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        let reaped = || pids.iter().all(|pid| !std::path::Path::new(&format!("/proc/{pid}")).exists());
+        common::until("the killed processes are reaped", reaped).await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
 
