@@ -1,12 +1,15 @@
 // `make users`: many users at once, each with an SDK connection and a CLI process of their own, two turns each
 // against the scripted model. Prints memory and the time from connect to the first delta; fails on any error.
 //
-//   node loadtest/scale/users.mjs [--users N] [--profile release|debug] [--json]
+//   node loadtest/scale/users.mjs [--users N] [--over SECONDS] [--profile release|debug] [--json]
+//
+// All come at once, unless --over spreads their arrival.
 
 import assert from "node:assert/strict";
 import { mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { setTimeout } from "node:timers/promises";
 import { parseArgs } from "node:util";
 
 import { CopilotClient, RuntimeConnection, approveAll } from "@github/copilot-sdk";
@@ -20,12 +23,14 @@ const TURN_MS = 180_000;
 const { values: options } = parseArgs({
   options: {
     users: { type: "string", default: "200" },
+    over: { type: "string", default: "0" },
     profile: { type: "string", default: "release" },
     json: { type: "boolean", default: false },
   },
 });
-const count = Number(options.users);
+const [count, over] = [Number(options.users), Number(options.over)];
 if (!Number.isInteger(count) || count < 1) throw new Error("--users must be a whole number above 0");
+if (!(over >= 0)) throw new Error("--over must be a number of seconds");
 
 /** The kilobytes after `name` in a file of /proc; 0 when the process has gone. */
 function kilobytes(file, name) {
@@ -48,6 +53,12 @@ function descendants(parent) {
   }
   const below = (pid) => (children.get(pid) ?? []).flatMap((child) => [child, ...below(child)]);
   return below(parent);
+}
+
+/** User and system seconds of `pid` so far; the clock ticks of Linux are hundredths. */
+function cpu(pid) {
+  const fields = readFileSync(`/proc/${pid}/stat`, "utf8").split(") ").at(-1).split(" ");
+  return (Number(fields[11]) + Number(fields[12])) / 100;
 }
 
 const name = (pid) => readFileSync(`/proc/${pid}/comm`, "utf8").trim();
@@ -98,14 +109,22 @@ async function measure(programs, dir) {
 
   const clients = [];
   const since = performance.now();
-  const visits = Array.from({ length: count }, (_, n) =>
-    visit(`user-${n}`, jetway.found.sdk, model.found["scripted model"], clients),
-  );
+  const visits = Array.from({ length: count }, async (_, n) => {
+    await setTimeout((n * over * 1000) / count);
+    return visit(`user-${n}`, jetway.found.sdk, model.found["scripted model"], clients);
+  });
   const outcomes = await Promise.allSettled(visits);
   const wallMs = performance.now() - since;
   const runtimes = descendants(jetway.pid).filter((pid) => name(pid).startsWith("copilot"));
   const memory = runtimes.map(pss);
   const jetwayMb = pss(jetway.pid);
+  const own = process.cpuUsage();
+  const seconds = {
+    clis: runtimes.map(cpu).reduce((sum, each) => sum + each, 0),
+    jetway: cpu(jetway.pid),
+    model: cpu(model.pid),
+    clients: (own.user + own.system) / 1e6,
+  };
   await Promise.allSettled(clients.map((client) => client.stop()));
 
   const done = outcomes.filter((each) => each.status === "fulfilled").map((each) => each.value);
@@ -114,10 +133,12 @@ async function measure(programs, dir) {
   const ms = (values) => ({ p50: Math.round(quantile(values, 0.5)), p99: Math.round(quantile(values, 0.99)) });
   return {
     users: count,
+    over_s: over,
     turns: done.length * 2,
     errors,
     processes: runtimes.length,
     wall_s: Number((wallMs / 1000).toFixed(1)),
+    cpu_s: Object.fromEntries(Object.entries(seconds).map(([who, spent]) => [who, Number(spent.toFixed(1))])),
     pss_total_mb: Math.round(memory.reduce((sum, each) => sum + each, 0)),
     pss_each_mb: { p50: Math.round(quantile(memory, 0.5)), max: Math.round(Math.max(...memory)) },
     jetway_pss_mb: Math.round(jetwayMb),
@@ -128,14 +149,17 @@ async function measure(programs, dir) {
 
 function show(result) {
   const { users, turns, processes, connect_to_first_delta_ms: cold, second_turn_to_first_delta_ms: warm } = result;
+  const spent = result.cpu_s;
+  const arrival = over ? `over ${over} s` : "at once";
   console.log(`
-${users} users at once, each with a CLI process of their own, two turns each
+${users} users ${arrival}, each with a CLI process of their own, two turns each
 
   turns                        ${turns} in ${result.wall_s} s, ${result.errors.length} errors
   CLI processes                ${processes}
   their memory together (PSS)  ${result.pss_total_mb} MB; one: ${result.pss_each_mb.p50} MB, at most ${result.pss_each_mb.max} MB
   Jetway's own memory          ${result.jetway_pss_mb} MB
-  connect → first delta        p50 ${cold.p50} ms, p99 ${cold.p99} ms (all of them start a process at the same moment)
+  processor time               CLIs ${spent.clis} s, Jetway ${spent.jetway} s, clients ${spent.clients} s, model ${spent.model} s
+  connect → first delta        p50 ${cold.p50} ms, p99 ${cold.p99} ms (the CLI's start included)
   second turn → first delta    p50 ${warm.p50} ms, p99 ${warm.p99} ms`);
   for (const error of [...new Set(result.errors)].slice(0, 10)) console.log(`  error: ${error}`);
 }
