@@ -98,8 +98,9 @@ where
     conn.finish().await;
 }
 
-/// What a stranger may send in one frame.
-const PREAUTH: Caps = Caps { header: 1024, body: limits::PREAUTH_HEAP_BYTES };
+/// What a stranger may send in one frame. With what the connection itself takes, not quite 3 KiB, it is held
+/// within [`limits::PREAUTH_HEAP_BYTES`].
+const PREAUTH: Caps = Caps { header: 1024, body: limits::PREAUTH_HEAP_BYTES / 2 };
 
 struct Conn<S> {
     read: OwnedReadHalf,
