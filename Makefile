@@ -3,29 +3,67 @@
 DATA := $(or $(XDG_DATA_HOME),$(HOME)/.local/share)/jetway
 export CARGO_TERM_COLOR ?= auto
 
-.PHONY: help demo test bench check sdk fmt
+# On which targets the SDKs are tried; what they do must be the same on all.
+export TARGETS ?= direct,jetway
+export RUSTDOCFLAGS ?= -D warnings
+NODE_TEST := node --test --test-reporter=spec
+
+# $(call step,NAME,COMMAND): says what runs, how long it took, and whether it failed.
+define step
+@printf '\n=== %s\n' '$(1)'; begun=$$(date +%s); ( $(2) ); status=$$?; \
+  [ $$status = 0 ] && how=ok || how="FAILED ($$status)"; \
+  printf '=== %s: %s, %s s\n' '$(1)' "$$how" $$(($$(date +%s) - begun)); exit $$status
+endef
+
+.PHONY: help demo test check sdk sdk-ts sdk-py sdk-rs sdk-full users users-slice binaries bench fmt
 
 help:                ## What there is
-	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' $(MAKEFILE_LIST) | expand -t 20
+	@sed -n 's/^\([a-z-]*\):[^#]*## /  make \1	/p' $(MAKEFILE_LIST) | expand -t 20
 
 demo:                ## Build, start, hold a conversation through Jetway, stay up (DEMO_ONCE=1: exit after it)
 	deploy/setup demo
 	cargo build --release --bin jetway --bin scripted-model
 	node loadtest/demo/demo.mjs
 
-test: check          ## Everything that must hold: format, lints, docs, tests, SDK conformance
-	cargo test --workspace
-	cargo build --bins
-	$(MAKE) sdk
+test:                ## Everything that must hold: format, lints, docs, tests, SDK conformance, many users
+	$(call step,what the tests need,deploy/setup test)
+	$(MAKE) check
+	$(call step,unit and integration tests,cargo test --workspace)
+	$(MAKE) sdk users-slice
 
-check:
-	deploy/setup test
-	cargo fmt --all --check
-	cargo clippy --workspace --all-targets -- -D warnings
-	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items
+check:               ## Format, lints, docs
+	$(call step,format,cargo fmt --all --check)
+	$(call step,lints,cargo clippy --workspace --all-targets -- -D warnings)
+	$(call step,docs,cargo doc --workspace --no-deps --document-private-items)
 
-sdk:
-	cd loadtest && TARGETS=direct,jetway node --test --test-concurrency=4 sdk-ts/
+# What the official SDKs do directly against a CLI server they must do through Jetway.
+sdk: sdk-ts sdk-py sdk-rs sdk-full
+
+sdk-ts: binaries     ## The TypeScript SDK: all of its interface
+	$(call step,TypeScript SDK: direct and through Jetway,cd loadtest && $(NODE_TEST) --test-concurrency=4 sdk-ts/)
+
+sdk-py: binaries     ## The Python SDK: a slice
+	$(call step,Python SDK: direct and through Jetway,cd loadtest/sdk-py && $(DATA)/python/bin/python -m unittest discover -v)
+
+sdk-rs: binaries     ## The Rust SDK: a slice
+	$(call step,Rust SDK: format,cd loadtest/sdk-rs && cargo fmt --check)
+	$(call step,Rust SDK: lints,cd loadtest/sdk-rs && cargo clippy --locked --all-targets -- -D warnings)
+	$(call step,Rust SDK: direct and through Jetway,cd loadtest/sdk-rs && cargo test --locked)
+
+sdk-full: binaries   ## The full copilot instead of the small runtime: one conversation
+	$(call step,the full copilot: direct and through Jetway,cd loadtest && $(NODE_TEST) scale/full.test.mjs)
+
+users:               ## 200 users at once, a CLI process for each (ARGS="--users N --over SECONDS --json")
+	deploy/setup demo
+	cargo build --release --bin jetway --bin scripted-model
+	node loadtest/scale/users.mjs $(ARGS)
+
+users-slice: binaries
+	$(call step,20 users at once,node loadtest/scale/users.mjs --users 20 --profile debug)
+
+binaries:
+	@deploy/setup test
+	@cargo build --bins
 
 bench:               ## Jetway beside nginx, HAProxy and a plain splice
 	deploy/setup bench
@@ -34,3 +72,4 @@ bench:               ## Jetway beside nginx, HAProxy and a plain splice
 
 fmt:                 ## Format everything
 	cargo fmt --all
+	cd loadtest/sdk-rs && cargo fmt
