@@ -10,5 +10,5 @@ else
   raise(KEYS[1], counter, tonumber(ARGV[1]))
 end
 redis.call('SET', KEYS[3], ARGV[2])
-if pause > redis.call('PTTL', KEYS[2]) then redis.call('SET', KEYS[2], '1', 'PX', pause) end
+if pause > 0 and pause > redis.call('PTTL', KEYS[2]) then redis.call('SET', KEYS[2], '1', 'PX', pause) end
 return pause

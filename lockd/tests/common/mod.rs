@@ -1,6 +1,9 @@
 //! What the tests share: keys, a real Redis of their own, waiting with a deadline.
 #![allow(dead_code, unreachable_pub, reason = "each test uses a part")]
 
+pub mod holder;
+pub mod proxy;
+
 use futures_util::future::FutureExt;
 use jetway_config::{
     Config, Sources, UserId,
