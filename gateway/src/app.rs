@@ -1,9 +1,9 @@
 //! The whole application, with its parts as arguments: tests run it as `main` does.
 
-use std::{io, net::SocketAddr, sync::Arc};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use metrics_exporter_prometheus::PrometheusHandle;
-use tokio::{net::TcpListener, task::JoinSet};
+use tokio::{net::TcpListener, task::JoinSet, time::timeout};
 use tokio_util::task::TaskTracker;
 use tracing::warn;
 
@@ -22,6 +22,9 @@ use crate::{
     sessions::registry::Registry,
     stack::Refusal,
 };
+
+/// How long listeners may take to end once everything is closed; drains are to be over a second after their time.
+const LISTENERS_END: Duration = Duration::from_millis(500);
 
 /// What every part of a running gateway shares.
 pub(crate) struct Core {
@@ -132,7 +135,9 @@ impl App {
                 draining.await
             }
         };
-        while self.listeners.join_next().await.is_some() {}
+        // Whoever is in the middle of a request on the admin port may never end it.
+        let ended = async { while self.listeners.join_next().await.is_some() {} };
+        let _ = timeout(LISTENERS_END, ended).await;
         left
     }
 }
