@@ -19,7 +19,10 @@ use crate::{
     admin,
     drain::{self, Drain},
     sdk,
-    sessions::registry::Registry,
+    sessions::{
+        idle::{self, Clients},
+        registry::Registry,
+    },
     stack::Refusal,
 };
 
@@ -31,6 +34,7 @@ pub(crate) struct Core {
     pub(crate) config: Config,
     pub(crate) pool: Pool,
     pub(crate) registry: Registry,
+    pub(crate) clients: Clients,
     pub(crate) drain: Drain,
     /// Connections and legs: what a drain waits for.
     pub(crate) tracker: TaskTracker,
@@ -101,12 +105,16 @@ impl App {
             config,
             pool,
             registry: Registry::default(),
+            clients: Clients::default(),
             drain: Drain::default(),
             tracker: TaskTracker::new(),
         });
         let local = |l: &Option<TcpListener>| l.as_ref().and_then(|l| l.local_addr().ok());
         let addresses = Addresses { sdk: local(&sdk), admin: local(&admin) };
         let mut listeners = JoinSet::new();
+        if core.exclusive() {
+            core.tracker.spawn(idle::watch(core.clone()));
+        }
         if let Some(listener) = sdk {
             listeners.spawn(sdk::serve(core.clone(), listener));
         }

@@ -62,6 +62,13 @@ fn describe() {
         "Messages of CLI servers that were not for the client"
     );
     describe_counter!("jetway_bad_frames_total", "What clients sent that is no frame or no message, by kind");
+    describe_counter!("jetway_evictions_total", "Users whose CLI process was let go, by reason");
+    describe_counter!("jetway_resumes_total", "Sessions brought back unseen, by outcome");
+    describe_histogram!(
+        "jetway_resume_seconds",
+        Unit::Seconds,
+        "From noticing that a session must be brought back to its being back"
+    );
     describe_gauge!("jetway_draining", "1 while Jetway drains");
     jetway_pool::describe();
 }
@@ -125,6 +132,15 @@ pub(crate) fn bytes_to_client(n: usize) {
 
 pub(crate) fn bytes_from_client(n: usize) {
     HOT.from_client.increment(n as u64);
+}
+
+pub(crate) fn let_go(reason: &'static str) {
+    counter!("jetway_evictions_total", "reason" => reason).increment(1);
+}
+
+pub(crate) fn resumed(outcome: &'static str, took: Duration) {
+    counter!("jetway_resumes_total", "outcome" => outcome).increment(1);
+    histogram!("jetway_resume_seconds").record(took);
 }
 
 pub(crate) fn filtered() {

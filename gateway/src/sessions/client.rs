@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use tokio_util::task::TaskTracker;
 use tracing::warn;
 
@@ -20,6 +20,7 @@ use jetway_wire::{Envelope, Id};
 
 use super::{
     asked::{Asked, Question},
+    idle,
     leg::Leg,
     pending::Answer,
     registry::{Registry, Session},
@@ -54,6 +55,8 @@ pub(crate) struct Client {
     opening: tokio::sync::Mutex<()>,
     /// What a new CLI process of its own must hear again.
     told: Mutex<Vec<Told>>,
+    /// When it was last heard of, or its CLI server last spoke to it.
+    used: Mutex<Instant>,
     gone: AtomicBool,
 }
 
@@ -70,7 +73,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Client {
     pub(crate) fn new(who: Identity, hello: Box<[u8]>, writer: Arc<Writer>, core: Arc<Core>) -> Arc<Self> {
-        Arc::new(Self {
+        let client = Arc::new(Self {
             who,
             hello,
             writer,
@@ -81,8 +84,47 @@ impl Client {
             reviving: tokio::sync::Mutex::default(),
             opening: tokio::sync::Mutex::default(),
             told: Mutex::default(),
+            used: Mutex::new(Instant::now()),
             gone: AtomicBool::new(false),
-        })
+        });
+        client.core.clients.add(&client);
+        client
+    }
+
+    /// Somebody uses it.
+    pub(crate) fn touch(&self) {
+        *lock(&self.used) = Instant::now();
+    }
+
+    pub(crate) fn used(&self) -> Instant {
+        *lock(&self.used)
+    }
+
+    pub(crate) fn has_legs(&self) -> bool {
+        !lock(&self.legs).all.is_empty()
+    }
+
+    /// Whether it waits for nothing and nothing waits for it. Who serves its whole CLI process, with files or
+    /// models, always does.
+    pub(crate) fn is_quiet(&self) -> bool {
+        lock(&self.told).is_empty()
+            && lock(&self.asked).len() == 0
+            && lock(&self.legs).all.iter().all(|l| l.is_quiet())
+    }
+
+    /// Closes its legs, if it is quiet. Its sessions sleep until their next use. Returns whether it was.
+    pub(crate) fn let_go(&self) -> bool {
+        if !self.is_quiet() {
+            return false;
+        }
+        let legs = lock(&self.legs).all.clone();
+        for leg in legs {
+            let Some(routes) = leg.let_go() else { return false };
+            routes.iter().for_each(|r| r.session.detach(Outcome::Completed));
+            self.sleep(routes);
+            self.leave(&leg);
+        }
+        true
     }
 
     pub(crate) fn who(&self) -> &Identity {
@@ -156,33 +198,46 @@ impl Client {
 
     /// The leg to the user's own CLI server; opened if there is none.
     pub(crate) async fn home(self: &Arc<Self>) -> Result<Arc<Leg>, Refusal> {
-        if let Some(leg) = &lock(&self.legs).home {
-            return Ok(leg.clone());
-        }
+        self.go_home().await.map(|(leg, _)| leg)
+    }
+
+    /// Opens the first leg, home, and returns what the CLI server said to the client's `connect`.
+    pub(crate) async fn introduce(self: &Arc<Self>) -> Result<Answer, Refusal> {
+        let (_, answer) = self.go_home().await?;
+        answer.ok_or(Refusal::Overloaded(Limit::ServerStart, RETRY_AFTER))
+    }
+
+    /// The leg home, and what the server said to the client's `connect` if it was opened for that.
+    async fn go_home(self: &Arc<Self>) -> Result<(Arc<Leg>, Option<Answer>), Refusal> {
         let _one = self.opening.lock().await;
         if let Some(leg) = &lock(&self.legs).home {
-            return Ok(leg.clone());
+            return Ok((leg.clone(), None));
         }
-        let mut tries = 1;
+        let mut tries = 1..HOME_TRIES;
         loop {
-            let server = self.core.pool.home(&self.who).await.map_err(|e| refused(&e))?;
+            let server = match self.core.pool.home(&self.who).await {
+                Ok(server) => server,
+                // Somebody else's process may rest.
+                Err(PoolError::Full { .. }) if idle::make_room(&self.core) && tries.next().is_some() => {
+                    sleep(HOME_PAUSE).await;
+                    continue;
+                }
+                Err(error) => return Err(refused(&error)),
+            };
             let (id, life) = (server.id().clone(), server.incarnation());
             // A process that was started anew has its predecessor's id.
             if let Some(leg) = self.leg(&id).filter(|l| l.server().incarnation() == life) {
                 self.settle_at(&leg);
-                return Ok(leg);
+                return Ok((leg, None));
             }
             match self.open(server).await {
-                Ok((leg, _)) => {
+                Ok((leg, answer)) => {
                     self.tell_again(&leg).await?;
                     self.settle_at(&leg);
-                    return Ok(leg);
+                    return Ok((leg, Some(answer)));
                 }
                 // The process was lost and nobody had noticed yet.
-                Err(_) if tries < HOME_TRIES => {
-                    tries += 1;
-                    sleep(HOME_PAUSE).await;
-                }
+                Err(_) if tries.next().is_some() => sleep(HOME_PAUSE).await,
                 Err(refusal) => return Err(refusal),
             }
         }
@@ -229,14 +284,6 @@ impl Client {
 
     pub(crate) fn reviving(&self) -> &tokio::sync::Mutex<()> {
         &self.reviving
-    }
-
-    /// Opens the first leg, home, and returns what the CLI server said to the client's `connect`.
-    pub(crate) async fn introduce(self: &Arc<Self>) -> Result<Answer, Refusal> {
-        let server = self.core.pool.home(&self.who).await.map_err(|e| refused(&e))?;
-        let (leg, answer) = self.open(server).await?;
-        self.settle_at(&leg);
-        Ok(answer)
     }
 
     fn settle_at(&self, home: &Arc<Leg>) {
@@ -292,6 +339,7 @@ impl Client {
     /// The client is done: its legs are closed, and with them its sessions, unless others hold them.
     pub(crate) fn close(&self) {
         self.gone.store(true, Ordering::Release);
+        self.core.clients.remove(self);
         let legs = std::mem::take(&mut *lock(&self.legs));
         for leg in legs.all {
             lock(&self.asked).forget(&leg);

@@ -21,7 +21,6 @@ use jetway_wire::{
 use super::{
     client::Client,
     pending::{Answer, Origin, Pending, Then, Waiting},
-    registry::Session,
     relay,
     revival::Route,
     turn::Outcome,
@@ -104,20 +103,20 @@ impl Leg {
     pub(crate) async fn call(&self, method: &str, params: &[u8]) -> Result<Answer, Refusal> {
         let (tx, rx) = oneshot::channel();
         let waiting = Waiting { origin: Origin::Jetway(tx), then: Then::Nothing };
-        let id = lock(&self.pending).insert(waiting).map_err(|_| lost(None))?;
+        let id = lock(&self.pending).insert(waiting).map_err(|_| lost())?;
         let mut out = Vec::with_capacity(params.len() + 96);
         envelope::write_request(&mut out, &id, method, params);
         let answered = async {
             if self.writer.send(&out) == Backlog::Some {
                 let _ = self.writer.drained().await;
             }
-            rx.await.map_err(|_| lost(None))
+            rx.await.map_err(|_| lost())
         };
         match timeout(CALL_TIMEOUT, answered).await {
             Ok(answer) => answer,
             Err(_) => {
                 self.writer.give_up();
-                Err(lost(None))
+                Err(lost())
             }
         }
     }
@@ -133,26 +132,28 @@ impl Leg {
     }
 
     /// Sends a request on, unless `limit` of them wait already. The reply goes to `origin` by way of the
-    /// relay. Gives `then` back if nothing was sent.
+    /// relay. What was not sent is given back.
     pub(crate) fn forward(
         &self,
         request: &Request,
         origin: Origin,
         then: Then,
         limit: usize,
-    ) -> Result<Backlog, (Refusal, Then)> {
+    ) -> Result<Backlog, Unsent> {
         let id = {
             let mut pending = lock(&self.pending);
             if pending.len() >= limit {
-                return Err((Refusal::Overloaded(Limit::InFlight, RETRY_AFTER), then));
+                let why = Some(Refusal::Overloaded(Limit::InFlight, RETRY_AFTER));
+                return Err(Unsent { why, origin, then });
             }
             if pending.has(request.id()) {
                 let why = "a request of this id still awaits its reply".into();
-                return Err((Refusal::Invalid(envelope::code::INVALID_REQUEST, why), then));
+                let why = Some(Refusal::Invalid(envelope::code::INVALID_REQUEST, why));
+                return Err(Unsent { why, origin, then });
             }
             match pending.insert(Waiting { origin, then }) {
                 Ok(id) => id,
-                Err(back) => return Err((lost(back.then.session()), back.then)),
+                Err(Waiting { origin, then }) => return Err(Unsent { why: None, origin, then }),
             }
         };
         let mut out = Vec::with_capacity(request.len() + 64);
@@ -235,6 +236,25 @@ impl Leg {
         lock(&self.pending).is_closed()
     }
 
+    /// Whether nothing waits for the server and no turn runs on it.
+    pub(crate) fn is_quiet(&self) -> bool {
+        let pending = lock(&self.pending);
+        pending.len() == 0 && lock(&self.routes).values().all(|route| !route.session.is_running())
+    }
+
+    /// Closes it if it is quiet, and gives back what was attached. A call that comes too late is not sent.
+    pub(crate) fn let_go(&self) -> Option<Vec<Route>> {
+        {
+            let mut pending = lock(&self.pending);
+            let quiet = pending.len() == 0 && lock(&self.routes).values().all(|r| !r.session.is_running());
+            if !quiet {
+                return None;
+            }
+            pending.close().for_each(drop);
+        }
+        Some(self.close().1)
+    }
+
     /// Takes what waits for the server, and the sessions attached here. Nothing can be added afterwards.
     pub(crate) fn close(&self) -> (Vec<Waiting>, Vec<Route>) {
         self.writer.give_up();
@@ -245,6 +265,14 @@ impl Leg {
     }
 }
 
-fn lost(session: Option<&Arc<Session>>) -> Refusal {
-    Refusal::Indeterminate { session: session.map(|s| s.key.id.clone()) }
+fn lost() -> Refusal {
+    Refusal::Indeterminate { session: None }
+}
+
+/// A request that was not sent.
+pub(crate) struct Unsent {
+    /// Why not; `None`: the leg is closed, and another may take it.
+    pub(crate) why: Option<Refusal>,
+    pub(crate) origin: Origin,
+    pub(crate) then: Then,
 }

@@ -2,6 +2,7 @@
 
 pub(crate) mod asked;
 pub(crate) mod client;
+pub(crate) mod idle;
 pub(crate) mod leg;
 pub(crate) mod pending;
 pub(crate) mod registry;

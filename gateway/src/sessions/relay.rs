@@ -68,6 +68,7 @@ async fn run(leg: &Arc<Leg>, client: &Arc<Client>, mut read: OwnedReadHalf) -> L
             Ok(chunk) => chunk,
             Err(e) => return Lost::Read(e),
         };
+        client.touch();
         let relayed = relay(leg, client, &mut decoder, chunk.bytes());
         drop(chunk);
         match relayed {

@@ -5,13 +5,18 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use tokio::time::Instant;
 use tracing::{info, warn};
 
 use jetway_config::SessionId;
+use jetway_pool::ServerId;
 use jetway_wire::{Value, json};
 
-use super::{client::Client, leg::Leg, registry::Session, turn::Outcome};
-use crate::stack::{Limit, RETRY_AFTER, Refusal};
+use super::{client::Client, idle, leg::Leg, registry::Session, turn::Outcome};
+use crate::{
+    metrics,
+    stack::{Limit, RETRY_AFTER, Refusal},
+};
 
 /// Requests about a session whose effect its CLI process forgets. The latest of each is told again.
 const FORGOTTEN: [&str; 9] = [
@@ -130,16 +135,26 @@ pub(crate) async fn revive(client: &Arc<Client>, id: &SessionId) -> Result<(), R
     // One at a time, so that two calls do not attach one session twice.
     let _one = client.reviving().lock().await;
     let Some(route) = client.dormant(id) else { return Ok(()) };
+    let since = Instant::now();
+    let back = attach_again(client, route).await;
+    metrics::resumed(if back.is_ok() { "resumed" } else { "failed" }, since.elapsed());
+    let server = back?;
+    info!(session = %id, backend = %server, took_ms = since.elapsed().as_millis() as u64, "session resumed");
+    idle::wake_others(client, id);
+    Ok(())
+}
+
+async fn attach_again(client: &Arc<Client>, route: Route) -> Result<ServerId, Refusal> {
     let leg = client.home().await?;
+    let id = route.id().clone();
     // Its events come before the reply; they are let through from now on.
     leg.route(route.clone());
     if let Err(refusal) = route.attach_again(&leg).await {
-        leg.unroute(id, Outcome::Aborted);
+        leg.unroute(&id, Outcome::Aborted);
         return Err(refusal);
     }
-    client.awake(id);
-    info!(session = %id, backend = %leg.server().id(), "session resumed");
-    Ok(())
+    client.awake(&id);
+    Ok(leg.server().id().clone())
 }
 
 /// Brings back all that a client had attached when its CLI process was lost, so that what other clients do in

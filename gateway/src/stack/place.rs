@@ -11,11 +11,14 @@ use tower::Service;
 use jetway_config::SessionId;
 use jetway_wire::{Value, catalogue::Scope};
 
-use super::{Accepted, Call, Refusal, Target};
+use super::{Accepted, Call, Limit, RETRY_AFTER, Refusal, Target};
 use crate::{
     net::writer::Backlog,
     sessions::{leg::Leg, pending::Then, registry::Session, revival::Route},
 };
+
+/// How often a call looks for a leg, when the one that it found is closed under it.
+const TRIES: u32 = 3;
 
 #[derive(Debug, Clone)]
 pub(super) struct Place;
@@ -30,6 +33,7 @@ impl Service<Call> for Place {
     }
 
     fn call(&mut self, call: Call) -> Self::Future {
+        call.client.touch();
         let session = match &call.target {
             Target::Home => None,
             Target::Session(session) => Some(&**session),
@@ -39,22 +43,28 @@ impl Service<Call> for Place {
             Some(leg) => match forward(call, &leg) {
                 Ok(Backlog::None) => Either::Left(ready(Ok(Accepted::Forwarded))),
                 Ok(Backlog::Some) => Either::Right(Box::pin(drained(leg))),
-                Err(refusal) => Either::Left(ready(Err(refusal))),
+                Err(NotSent::Refused(refusal)) => Either::Left(ready(Err(refusal))),
+                Err(NotSent::Closed(call)) => Either::Right(Box::pin(place(call))),
             },
             None => Either::Right(Box::pin(place(call))),
         }
     }
 }
 
-async fn place(call: Call) -> Result<Accepted, Refusal> {
-    let leg = match &call.target {
-        Target::Home => call.client.home().await?,
-        Target::Session(session) => call.client.leg_of(session).await?,
-    };
-    match forward(call, &leg)? {
-        Backlog::None => Ok(Accepted::Forwarded),
-        Backlog::Some => drained(leg).await,
+async fn place(mut call: Call) -> Result<Accepted, Refusal> {
+    for _ in 0..TRIES {
+        let leg = match &call.target {
+            Target::Home => call.client.home().await?,
+            Target::Session(session) => call.client.leg_of(session).await?,
+        };
+        match forward(call, &leg) {
+            Ok(Backlog::None) => return Ok(Accepted::Forwarded),
+            Ok(Backlog::Some) => return drained(leg).await,
+            Err(NotSent::Refused(refusal)) => return Err(refusal),
+            Err(NotSent::Closed(back)) => call = back,
+        }
     }
+    Err(Refusal::Overloaded(Limit::ServerStart, RETRY_AFTER))
 }
 
 /// The CLI server reads slowly: then this client waits, who makes it work.
@@ -64,12 +74,22 @@ async fn drained(leg: Arc<Leg>) -> Result<Accepted, Refusal> {
     Ok(Accepted::Forwarded)
 }
 
-fn forward(mut call: Call, leg: &Arc<Leg>) -> Result<Backlog, Refusal> {
-    let then = prepare(&mut call, leg)?;
+/// A call that no CLI server has seen.
+enum NotSent {
+    Refused(Refusal),
+    /// The leg was closed; another may take it.
+    Closed(Call),
+}
+
+fn forward(mut call: Call, leg: &Arc<Leg>) -> Result<Backlog, NotSent> {
+    let then = prepare(&mut call, leg).map_err(NotSent::Refused)?;
     let limit = call.client.core().config.limits.max_in_flight;
-    leg.forward(&call.request, call.origin, then, limit).map_err(|(refusal, then)| {
-        then.undo(leg, &call.client);
-        refusal
+    leg.forward(&call.request, call.origin, then, limit).map_err(|unsent| {
+        unsent.then.undo(leg, &call.client);
+        match unsent.why {
+            Some(refusal) => NotSent::Refused(refusal),
+            None => NotSent::Closed(Call { origin: unsent.origin, ..call }),
+        }
     })
 }
 

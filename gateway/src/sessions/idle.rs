@@ -1,0 +1,129 @@
+//! Letting go of CLI processes that nobody uses: their clients stay, and bring them back with their next call.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    time::Duration,
+};
+
+use tokio::time::{Instant, interval};
+use tracing::{debug, info};
+
+use jetway_config::{Identity, SessionId};
+
+use super::{client::Client, revival};
+use crate::{app::Core, metrics};
+
+/// How often idle users are looked for.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Every connected client, by user.
+#[derive(Default)]
+pub(crate) struct Clients {
+    by_user: Mutex<HashMap<Identity, Vec<Weak<Client>>>>,
+}
+
+impl Clients {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Identity, Vec<Weak<Client>>>> {
+        self.by_user.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn add(&self, client: &Arc<Client>) {
+        self.lock().entry(client.who().clone()).or_default().push(Arc::downgrade(client));
+    }
+
+    pub(crate) fn remove(&self, client: &Client) {
+        let mut users = self.lock();
+        if let Some(clients) = users.get_mut(client.who()) {
+            clients.retain(|c| !std::ptr::eq(c.as_ptr(), client));
+            if clients.is_empty() {
+                users.remove(client.who());
+            }
+        }
+    }
+
+    fn of(&self, who: &Identity) -> Vec<Arc<Client>> {
+        self.lock().get(who).into_iter().flatten().filter_map(Weak::upgrade).collect()
+    }
+
+    /// The users that hold a CLI process and use it for nothing, least recently used first.
+    fn idle(&self) -> Vec<(Instant, Identity)> {
+        let users = self.lock();
+        let mut idle: Vec<_> = users
+            .iter()
+            .filter_map(|(who, clients)| {
+                let clients: Vec<_> = clients.iter().filter_map(Weak::upgrade).collect();
+                let holds = clients.iter().any(|c| c.has_legs());
+                let used = clients.iter().map(|c| c.used()).max()?;
+                (holds && clients.iter().all(|c| c.is_quiet())).then(|| (used, who.clone()))
+            })
+            .collect();
+        idle.sort_by_key(|(used, _)| *used);
+        idle
+    }
+}
+
+/// Why a user's CLI process is let go.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Reason {
+    /// Nobody used it for `pool.process.idle_timeout`.
+    Idle,
+    /// Another user needs its place.
+    Pressure,
+}
+
+impl Reason {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Reason::Idle => "idle",
+            Reason::Pressure => "pressure",
+        }
+    }
+}
+
+/// Lets go of what nobody has used for long, until connections are to be closed.
+pub(crate) async fn watch(core: Arc<Core>) {
+    let allowed = core.config.pool.process.idle_timeout;
+    let closing = core.drain.closing().clone();
+    let mut ticks = interval(LOOK);
+    while closing.run_until_cancelled(ticks.tick()).await.is_some() {
+        let now = Instant::now();
+        for (used, who) in core.clients.idle() {
+            if now - used < allowed {
+                break;
+            }
+            let_go(&core, &who, Reason::Idle);
+        }
+    }
+}
+
+/// Lets go of the least recently used CLI process that does nothing. Returns whether there was one.
+pub(crate) fn make_room(core: &Core) -> bool {
+    core.clients.idle().iter().any(|(_, who)| let_go(core, who, Reason::Pressure))
+}
+
+/// Closes the legs of a user's clients, if all are still quiet; the pool then stops the process in its turn.
+fn let_go(core: &Core, who: &Identity, reason: Reason) -> bool {
+    let clients = core.clients.of(who);
+    // Between the look and now a call may have come. A client that is busy keeps its legs, and so the process.
+    let gone = clients.iter().filter(|c| c.let_go()).count();
+    if gone > 0 {
+        metrics::let_go(reason.as_str());
+        info!(tenant = %who.tenant, user = %who.user, reason = reason.as_str(), clients = gone, "sessions put to rest");
+    }
+    gone > 0
+}
+
+/// A session was brought back by one client: the others that had it attached hear of it again as well.
+pub(crate) fn wake_others(by: &Arc<Client>, id: &SessionId) {
+    for client in by.core().clients.of(by.who()) {
+        if !Arc::ptr_eq(&client, by) && client.dormant(id).is_some() {
+            let id = id.clone();
+            client.tracker().clone().spawn(async move {
+                if let Err(refusal) = revival::revive(&client, &id).await {
+                    debug!(session = %id, ?refusal, "a session stays dormant");
+                }
+            });
+        }
+    }
+}
