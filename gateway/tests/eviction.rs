@@ -39,15 +39,30 @@ impl Scene {
         client
     }
 
-    /// CLI processes; what they themselves start does not count.
     fn processes(&self) -> usize {
+        self.pids().len()
+    }
+
+    /// Bytes that the CLI processes hold for themselves alone.
+    fn memory(&self) -> u64 {
+        let anonymous = |pid: &u32| {
+            let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+            let line =
+                status.lines().find_map(|l| l.strip_prefix("RssAnon:")).unwrap_or("0 kB").trim().to_owned();
+            line.trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
+        };
+        self.pids().iter().map(anonymous).sum()
+    }
+
+    /// The CLI processes; what they themselves start does not count.
+    fn pids(&self) -> Vec<u32> {
         let me = std::process::id().to_string();
         let parent = |pid: u32| {
             let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
             stat.rsplit_once(") ").and_then(|(_, rest)| rest.split(' ').nth(1).map(str::to_owned))
         };
         let all = bearing(&self.state.path().display().to_string());
-        all.into_iter().filter(|pid| parent(*pid).as_deref() == Some(&me)).count()
+        all.into_iter().filter(|pid| parent(*pid).as_deref() == Some(&me)).collect()
     }
 }
 
@@ -92,4 +107,29 @@ async fn an_idle_process_is_stopped_and_brought_back() {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     assert_eq!(ada.turn("chat", "history").await, "History: first");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn processes_stay_inside_the_memory_budget() {
+    const USERS: usize = 8;
+    const BUDGET: u64 = 160 << 20;
+    let name = "processes_stay_inside_the_memory_budget";
+    let Some(scene) = scene(name, "memory_budget = \"160MiB\"").await else { return };
+    let (mut clients, mut most) = (Vec::new(), 0);
+    for user in 0..USERS {
+        let mut client = scene.session(&format!("user-{user}")).await;
+        client.turn("chat", &format!("first of {user}")).await;
+        clients.push(client);
+        // A pool looks every half second: users who come faster than that are ahead of it.
+        tokio::time::sleep(Duration::from_millis(700)).await;
+        most = most.max(scene.memory());
+    }
+    for (user, client) in clients.iter_mut().enumerate() {
+        let heard = client.turn("chat", "history").await;
+        assert!(heard.starts_with(&format!("History: first of {user}")), "{heard}");
+        tokio::time::sleep(Duration::from_millis(700)).await;
+        most = most.max(scene.memory());
+    }
+    println!("{USERS} users inside a budget of {} MiB: at most {} MiB", BUDGET >> 20, most >> 20);
+    assert!(most <= BUDGET + BUDGET / 20, "{} MiB", most >> 20);
 }

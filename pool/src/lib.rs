@@ -15,6 +15,7 @@ mod error;
 mod fleet;
 mod homes;
 mod launch;
+mod memory;
 mod output;
 mod per_user;
 mod pool;
@@ -28,6 +29,7 @@ mod strays;
 mod telemetry;
 
 pub use error::{CommandNotFound, Gone, Phase, PoolError, StartError, StopReason};
+pub use memory::Memory;
 pub use pool::Pool;
 pub use server::{Attachment, Readiness, Server, ServerId, ServerState, ServerStatus};
 pub use telemetry::describe;

@@ -18,6 +18,7 @@ use crate::{
     command::{self, GITHUB_TOKEN, Host},
     error::{Gone, Phase, PoolError, StartError, StopReason},
     launch::{HOST, LaunchError, Launcher, Process},
+    memory::{self, Memory},
     server::{Attachment, Keeper, Readiness, Server, ServerId, ServerState, ServerStatus},
     slots::{Slot, Slots, Want},
     spawner::Spawner,
@@ -50,6 +51,9 @@ pub(crate) struct PerUser {
     idle_timeout: Duration,
     attempts: u32,
     max: usize,
+    memory_budget: u64,
+    /// Bytes that the processes held at the last look.
+    memory_used: AtomicU64,
     slots: Mutex<Slots<Running, Ticket>>,
     /// Held by every process until it is reaped: `max` holds even while one makes room for another.
     room: Arc<Semaphore>,
@@ -89,6 +93,8 @@ impl PerUser {
             idle_timeout: settings.idle_timeout,
             attempts,
             max: settings.max_processes,
+            memory_budget: settings.memory_budget.of(memory::host_bytes()),
+            memory_used: AtomicU64::new(0),
             slots: Mutex::new(Slots::new(settings.max_processes)),
             room: Arc::new(Semaphore::new(settings.max_processes)),
             incarnations: AtomicU64::new(1),
@@ -100,7 +106,7 @@ impl PerUser {
         });
         // What an earlier Jetway left when it was killed.
         pool.sweep().await;
-        pool.tasks.spawn(stop_idle(pool.clone()));
+        pool.tasks.spawn(tend(pool.clone()));
         pool.tasks.spawn(sweep_strays(pool.clone()));
         Ok(pool)
     }
@@ -295,6 +301,25 @@ impl PerUser {
         all.collect()
     }
 
+    pub(crate) fn memory(&self) -> Memory {
+        let used = self.memory_used.load(Ordering::Relaxed);
+        let processes = self.slots().iter().filter(|(_, slot)| matches!(slot, Slot::Running { .. })).count();
+        Memory { used, processes, budget: self.memory_budget }
+    }
+
+    /// Looks at what the processes hold.
+    fn measure(&self) -> Memory {
+        let running = |slot: &Slot<Running, Ticket>| match slot {
+            Slot::Running { server, .. } => server.server.pid,
+            _ => None,
+        };
+        let pids: Vec<_> = self.slots().iter().filter_map(|(_, slot)| running(slot)).collect();
+        let used = pids.iter().map(|pid| memory::private_bytes(*pid)).sum();
+        self.memory_used.store(used, Ordering::Relaxed);
+        telemetry::memory(used, self.memory_budget);
+        Memory { used, processes: pids.len(), budget: self.memory_budget }
+    }
+
     pub(crate) fn ready(&self) -> Readiness {
         let mut reasons = Vec::new();
         if self.closing.is_cancelled() {
@@ -374,13 +399,19 @@ fn tell(waiting: Option<Ticket>, outcome: Result<(), PoolError>) {
     }
 }
 
-async fn stop_idle(pool: Arc<PerUser>) {
+/// Stops processes that nobody uses: after a while, and sooner when memory is short.
+async fn tend(pool: Arc<PerUser>) {
     let mut tick = tokio::time::interval(TICK);
+    let ticket = || Arc::new(watch::Sender::new(None));
     while pool.closing.run_until_cancelled(tick.tick()).await.is_some() {
         let now = Instant::now();
+        let excess = pool.measure().excess();
         let mut slots = pool.slots();
-        for idle in slots.stop_idle(pool.idle_timeout, now, || Arc::new(watch::Sender::new(None))) {
+        for idle in slots.stop_idle(pool.idle_timeout, now, ticket) {
             idle.stop.send_replace(Some(StopReason::Idle));
+        }
+        for evicted in slots.stop_least_recently_used(excess, now, ticket) {
+            evicted.stop.send_replace(Some(StopReason::Evicted));
         }
         slots.forget(now);
     }

@@ -10,6 +10,7 @@ use jetway_config::{
 use crate::{
     error::{PoolError, StartError},
     fleet::Fleet,
+    memory::Memory,
     per_user::PerUser,
     server::{Attachment, Readiness, ServerId, ServerStatus},
 };
@@ -92,6 +93,14 @@ impl Pool {
         match &self.0.0 {
             Kind::PerUser(pool) => pool.ready(),
             Kind::Fleet(fleet) => fleet.ready(),
+        }
+    }
+
+    /// What this pool's processes hold and may hold, as of a moment ago; `None` on a fleet.
+    pub fn memory(&self) -> Option<Memory> {
+        match &self.0.0 {
+            Kind::PerUser(pool) => Some(pool.memory()),
+            Kind::Fleet(_) => None,
         }
     }
 

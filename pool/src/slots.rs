@@ -157,6 +157,20 @@ impl<S: Clone, T: Clone> Slots<S, T> {
         users.iter().filter_map(|who| self.stop(who, ticket())).collect()
     }
 
+    /// Up to `count` of those that nobody uses, least recently used first, on their way out.
+    pub(crate) fn stop_least_recently_used(
+        &mut self,
+        count: usize,
+        now: Instant,
+        mut ticket: impl FnMut() -> T,
+    ) -> Vec<S> {
+        let mut next = |slots: &mut Self| {
+            let idlest = slots.least_recently_used(now)?;
+            slots.stop(&idlest, ticket())
+        };
+        (0..count).map_while(|_| next(self)).collect()
+    }
+
     /// Drops what is too old to matter.
     pub(crate) fn forget(&mut self, now: Instant) {
         self.deaths.retain(|_, backoff| !backoff.is_over(now));

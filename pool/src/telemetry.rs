@@ -13,6 +13,8 @@ const SPAWNS: &str = "jetway_spawns_total";
 const SPAWN_SECONDS: &str = "jetway_spawn_seconds";
 const PROCESSES: &str = "jetway_processes";
 const STOPS: &str = "jetway_process_stops_total";
+const MEMORY: &str = "jetway_processes_memory_bytes";
+const MEMORY_BUDGET: &str = "jetway_processes_memory_budget_bytes";
 const BACKEND_UP: &str = "jetway_backend_up";
 
 /// Tells the installed recorder what the pool's metrics mean.
@@ -21,6 +23,8 @@ pub fn describe() {
     describe_histogram!(SPAWN_SECONDS, Unit::Seconds, "From the need for a CLI process until it is ready");
     describe_gauge!(PROCESSES, Unit::Count, "CLI processes that are ready");
     describe_counter!(STOPS, Unit::Count, "CLI processes that ended, by reason");
+    describe_gauge!(MEMORY, Unit::Bytes, "Memory that CLI processes hold for themselves alone");
+    describe_gauge!(MEMORY_BUDGET, Unit::Bytes, "Memory that they may hold");
     describe_gauge!(BACKEND_UP, Unit::Count, "1 while the CLI server can be used");
 }
 
@@ -45,6 +49,11 @@ pub(crate) fn stopped(gone: &Gone) {
     };
     counter!(STOPS, "reason" => reason).increment(1);
     gauge!(PROCESSES).decrement(1.0);
+}
+
+pub(crate) fn memory(used: u64, budget: u64) {
+    gauge!(MEMORY).set(used as f64);
+    gauge!(MEMORY_BUDGET).set(budget as f64);
 }
 
 pub(crate) fn backend(id: &ServerId, up: bool) {

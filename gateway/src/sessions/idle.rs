@@ -68,7 +68,7 @@ impl Clients {
 pub(crate) enum Reason {
     /// Nobody used it for `pool.process.idle_timeout`.
     Idle,
-    /// Another user needs its place.
+    /// Another user needs its place, or memory is short.
     Pressure,
 }
 
@@ -93,6 +93,12 @@ pub(crate) async fn watch(core: Arc<Core>) {
                 break;
             }
             let_go(&core, &who, Reason::Idle);
+        }
+        let excess = core.pool.memory().map_or(0, |m| m.excess());
+        for _ in 0..excess {
+            if !make_room(&core) {
+                break;
+            }
         }
     }
 }
