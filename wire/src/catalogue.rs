@@ -1,10 +1,32 @@
-//! Every method of the CLI server that Jetway knows, as data: `catalogue.txt` beside this file.
+//! Every method of the CLI server that Jetway knows, as data: `catalogue/session.txt` and `catalogue/server.txt`,
+//! and what in their params concerns the host, `catalogue/params.txt`.
 //!
-//! A method that does not stand there is not forwarded.
+//! A method that does not stand there is not forwarded. The columns of the first two:
+//!
+//! | column | says |
+//! |---|---|
+//! | method | as the CLI names it |
+//! | scope | `jetway`: answered by Jetway; `home`: goes to the caller's own CLI server; `create`, `resume`: attach a session; `session`: goes to the server of the session in its params |
+//! | full | who may call it on a CLI server of one's own ([`Grant`]) |
+//! | shared | who may call it beside other users of one CLI server ([`Grant`]) |
+//! | known | which runtime's published schema has it: `both`, `1.0.85` (npm `@github/copilot-sdk` 1.0.14), `1.0.102`; `unlisted`: neither, though SDKs call it |
+//! | result | what is to become of the CLI's answer ([`Answer`]) |
+//! | ids | where session ids stand in the params; `a.b` is nested, `a[]` each element |
+//!
+//! `tests/catalogue.rs` holds all this against the schema of an installed package, and
+//! `cargo run -p jetway-wire --example catalogue` drafts the lines that are missing.
 
 use std::{collections::HashMap, sync::LazyLock};
 
 use crate::json::Value;
+
+mod params;
+mod path;
+
+pub use self::{
+    params::{Class, Thing},
+    path::{Path, Step},
+};
 
 /// Who deals with a method.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,6 +43,54 @@ pub enum Scope {
     Session,
 }
 
+/// Whose the CLI server is that a call would go to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Surface {
+    /// The caller's own, or the caller's tenant's.
+    Full,
+    /// Also others'.
+    Shared,
+}
+
+/// Who may call a method.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Grant {
+    /// The owner of every session that it names; it acts on nothing else.
+    Own,
+    /// Anyone: it changes nothing, and tells nothing of other users once its answer is edited.
+    Read,
+    /// Anyone, though it changes the server for everyone on it.
+    Write,
+    /// Whom the operator allows it by name.
+    Operator,
+    /// Nobody, whatever the configuration says.
+    Never,
+}
+
+/// What is to become of the CLI's answer to a method, where the server is not the caller's alone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    /// It goes to the caller as it is.
+    AsIs,
+    /// There is none: Jetway answers.
+    Jetway,
+    /// There should be none: Jetway answers from its directory of sessions.
+    Directory,
+    /// It is edited, or tells of a session that is now the caller's.
+    Edited(Vec<Edit>),
+}
+
+/// One thing to do to an answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Edit {
+    /// Only elements, or members, whose id stands there and is the caller's.
+    Keep(Path),
+    /// The id that stands there goes, unless it is the caller's.
+    Blank(Path),
+    /// The session whose id stands there is the caller's from now on.
+    Claim(Path),
+}
+
 /// A method and what is to be known about it before it is forwarded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Method {
@@ -28,20 +98,35 @@ pub struct Method {
     pub name: &'static str,
     /// Who deals with it.
     pub scope: Scope,
-    /// Whether it is safe beside other users of one CLI server.
+    /// Whether it is safe beside other users even where nobody judges its params or edits its answer.
     pub shared: bool,
+    /// What is to become of its answer.
+    pub answer: Answer,
+    /// Which runtime has it; see the column of that name.
+    pub known: &'static str,
+    full_grant: Grant,
+    shared_grant: Grant,
     /// Where session ids stand in the params.
-    ids: Vec<Vec<Step>>,
+    ids: Vec<Path>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Step {
-    Member(&'static str),
-    Each,
-}
+/// Granted beside other users only since their params are judged; see [`Method::shared`].
+const JUDGED: [&str; 9] = [
+    "session.metadata.setWorkingDirectory",
+    "session.options.update",
+    "session.provider.add",
+    "session.workspaces.createDirectory",
+    "session.workspaces.createFile",
+    "session.workspaces.readFile",
+    "session.workspaces.removePath",
+    "session.workspaces.renamePath",
+    "session.workspaces.statFile",
+];
+
+const TEXTS: [&str; 2] = [include_str!("catalogue/session.txt"), include_str!("catalogue/server.txt")];
 
 static TABLE: LazyLock<HashMap<&'static str, Method, ahash::RandomState>> = LazyLock::new(|| {
-    include_str!("catalogue.txt").lines().filter_map(parse_line).map(|m| (m.name, m)).collect()
+    TEXTS.iter().flat_map(|text| text.lines()).filter_map(parse_line).map(|m| (m.name, m)).collect()
 });
 
 /// The method of that name, if Jetway knows it.
@@ -54,11 +139,25 @@ pub fn all() -> impl Iterator<Item = &'static Method> {
     TABLE.values()
 }
 
+/// The methods that a pattern of the configuration means: a name, or `prefix.*`; in no order.
+pub fn matches(pattern: &str) -> impl Iterator<Item = &'static Method> {
+    let prefix = pattern.strip_suffix('*').filter(|prefix| prefix.ends_with('.'));
+    all().filter(move |m| prefix.map_or(m.name == pattern, |prefix| m.name.starts_with(prefix)))
+}
+
 impl Method {
+    /// Who may call it.
+    pub fn grant(&self, surface: Surface) -> Grant {
+        match surface {
+            Surface::Full => self.full_grant,
+            Surface::Shared => self.shared_grant,
+        }
+    }
+
     /// Calls `found` with each value that stands where a session id does; it may be of any type.
     pub fn session_ids<'a>(&self, params: Value<'a>, mut found: impl FnMut(Value<'a>)) {
         for path in &self.ids {
-            follow(params, path, &mut found);
+            path.follow(params, &mut found);
         }
     }
 
@@ -67,25 +166,34 @@ impl Method {
         !self.ids.is_empty()
     }
 
+    /// Where session ids stand in its params.
+    pub fn id_paths(&self) -> &[Path] {
+        &self.ids
+    }
+
     /// Whether it begins a turn once it is answered.
     pub fn begins_turn(&self) -> bool {
         matches!(self.name, "session.send" | "session.sendMessages")
     }
-}
 
-fn follow<'a>(value: Value<'a>, path: &[Step], found: &mut impl FnMut(Value<'a>)) {
-    match path {
-        [] => found(value),
-        [Step::Member(name), rest @ ..] => {
-            if let Some(value) = value.get(name) {
-                follow(value, rest, found);
-            }
-        }
-        [Step::Each, rest @ ..] => {
-            for value in value.elements() {
-                follow(value, rest, found);
-            }
-        }
+    /// Calls `found` with each thing in `params` that concerns the host or other machines, in the params'
+    /// order, until it fails. What is `null` counts as absent, save where a value must stand.
+    pub fn things<'a, E>(
+        &self,
+        params: Value<'a>,
+        mut found: impl FnMut(Thing<'a, '_>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        params::visit(self.name, params, &mut found)
+    }
+
+    /// The members of `params` that must stand there beside other users and do not: their names and JSON.
+    pub fn missing(&self, params: Value<'_>) -> impl Iterator<Item = (&'static str, &'static str)> {
+        params::imposed(self.name).filter(move |(name, _)| params.get(name).is_none())
+    }
+
+    /// Whether the catalogue says what stands at `path` in its params.
+    pub fn lists(&self, path: &[Step<'_>]) -> bool {
+        self.ids.iter().any(|id| id.steps().starts_with(path)) || params::lists(self.name, path)
     }
 }
 
@@ -99,17 +207,44 @@ fn parse_line(line: &'static str) -> Option<Method> {
         "resume" => Scope::Resume,
         _ => Scope::Session,
     };
-    let shared = columns.next()? == "yes";
-    let paths = columns.next().unwrap_or_default().split(',').filter(|p| !p.is_empty());
-    Some(Method { name, scope, shared, ids: paths.map(parse_path).collect() })
+    let full_grant = parse_grant(columns.next()?);
+    let shared_grant = parse_grant(columns.next()?);
+    let known = columns.next()?;
+    let answer = match columns.next()? {
+        "as-is" => Answer::AsIs,
+        "jetway" => Answer::Jetway,
+        "directory" => Answer::Directory,
+        edits => Answer::Edited(edits.split(',').filter_map(parse_edit).collect()),
+    };
+    let ids = columns.next()?.split(',').filter(|p| *p != "-").map(Path::parse).collect();
+    let mut method = Method { name, scope, shared: false, answer, known, full_grant, shared_grant, ids };
+    let plain = method.answer == Answer::AsIs && !JUDGED.contains(&name);
+    let attaches = matches!(scope, Scope::Create | Scope::Resume);
+    method.shared =
+        scope == Scope::Jetway || (matches!(shared_grant, Grant::Own | Grant::Read) && (attaches || plain));
+    Some(method)
 }
 
-fn parse_path(path: &'static str) -> Vec<Step> {
-    let step = |part: &'static str| match part.strip_suffix("[]") {
-        Some(name) => vec![Step::Member(name), Step::Each],
-        None => vec![Step::Member(part)],
-    };
-    path.split('.').flat_map(step).collect()
+/// Total, towards the stricter: a test sees to it that nothing else stands there.
+fn parse_grant(word: &str) -> Grant {
+    match word {
+        "own" => Grant::Own,
+        "read" => Grant::Read,
+        "write" => Grant::Write,
+        "operator" => Grant::Operator,
+        _ => Grant::Never,
+    }
+}
+
+fn parse_edit(text: &'static str) -> Option<Edit> {
+    let (what, path) = text.split_once(':')?;
+    let path = Path::parse(path);
+    Some(match what {
+        "keep" => Edit::Keep(path),
+        "blank" => Edit::Blank(path),
+        "claim" => Edit::Claim(path),
+        _ => return None,
+    })
 }
 
 #[cfg(test)]
@@ -118,15 +253,47 @@ mod tests {
 
     #[test]
     fn every_line_is_well_formed() {
-        let rows: Vec<_> = include_str!("catalogue.txt").lines().filter(|l| !l.starts_with('#')).collect();
-        for row in &rows {
-            let columns: Vec<_> = row.split_ascii_whitespace().collect();
-            assert!(matches!(columns.len(), 3 | 4), "{row}");
-            assert!(matches!(columns[1], "jetway" | "home" | "create" | "resume" | "session"), "{row}");
-            assert!(matches!(columns[2], "yes" | "no"), "{row}");
+        let mut count = 0;
+        for text in TEXTS {
+            let rows: Vec<_> = text.lines().filter(|l| !l.starts_with('#')).collect();
+            assert!(rows.is_sorted_by_key(|row| row.split(' ').next()), "keep the catalogue sorted");
+            for row in &rows {
+                let columns: Vec<_> = row.split_ascii_whitespace().collect();
+                assert_eq!(columns.len(), 7, "{row}");
+                assert!(["jetway", "home", "create", "resume", "session"].contains(&columns[1]), "{row}");
+                for grant in &columns[2..4] {
+                    assert!(["own", "read", "write", "operator", "never"].contains(grant), "{row}");
+                }
+                assert!(["both", "1.0.85", "1.0.102", "unlisted"].contains(&columns[4]), "{row}");
+                let edits = columns[5].split(',').filter_map(parse_edit).count();
+                let plain = ["as-is", "jetway", "directory"].contains(&columns[5]);
+                assert!(plain || edits == columns[5].split(',').count(), "{row}");
+            }
+            count += rows.len();
         }
-        assert!(rows.is_sorted(), "keep the catalogue sorted");
-        assert_eq!(TABLE.len(), rows.len(), "a method stands there twice");
+        assert_eq!(TABLE.len(), count, "a method stands there twice");
+    }
+
+    #[test]
+    fn the_columns_agree_with_each_other() {
+        let rank = |grant| match grant {
+            Grant::Own | Grant::Read => 0,
+            Grant::Write => 1,
+            Grant::Operator => 2,
+            Grant::Never => 3,
+        };
+        for m in all() {
+            let (full, shared) = (m.grant(Surface::Full), m.grant(Surface::Shared));
+            assert!(rank(shared) >= rank(full), "{}: shared is never more than full", m.name);
+            assert_ne!(shared, Grant::Write, "{}: nobody changes a server for others", m.name);
+            for grant in [full, shared] {
+                assert!(grant != Grant::Own || m.names_sessions(), "{}: own, but of no session", m.name);
+                assert!(grant != Grant::Read || !m.names_sessions(), "{}: names sessions", m.name);
+            }
+            let in_session = matches!(m.scope, Scope::Session | Scope::Create | Scope::Resume);
+            assert!(!in_session || m.ids[0].steps() == [Step::Member("sessionId")], "{}", m.name);
+            assert_eq!(m.scope == Scope::Jetway, m.answer == Answer::Jetway, "{}", m.name);
+        }
     }
 
     #[test]
@@ -147,7 +314,16 @@ mod tests {
             2
         );
         let open = r#"{"options":{"sessionId":"a","detachedFromSpawningParentSessionId":"b"},"metadata":{"sessionId":"c"}}"#;
-        assert_eq!(find("sessions.open", open), ["\"a\"", "\"b\"", "\"c\""]);
+        assert_eq!(find("sessions.open", open).len(), 3);
         assert!(lookup("session.sendd").is_none());
+    }
+
+    #[test]
+    fn patterns_mean_methods() {
+        assert_eq!(matches("session.shell.*").count(), 4);
+        assert_eq!(matches("ping").count(), 1);
+        for nothing in ["*", "session.sh*", "session.shell", "pin", "", ".*"] {
+            assert_eq!(matches(nothing).count(), 0, "{nothing}");
+        }
     }
 }
