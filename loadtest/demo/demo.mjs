@@ -3,153 +3,190 @@
 // Starts Jetway on its embedded defaults and, without COPILOT_GITHUB_TOKEN, our scripted model; lets two users
 // talk at once with the official, unmodified SDK; then stays up until Ctrl-C (DEMO_ONCE=1: exits).
 
-import { spawn } from "node:child_process";
-import { dirname, join, resolve } from "node:path";
-import { createInterface } from "node:readline";
-import { fileURLToPath } from "node:url";
-
 import { CopilotClient, RuntimeConnection, defineTool } from "@github/copilot-sdk";
 
-const root = resolve(dirname(fileURLToPath(import.meta.url)), "../..");
+import { Interrupted, launch, runtimes, withPrograms } from "./launch.mjs";
+
 const real = Boolean(process.env.COPILOT_GITHUB_TOKEN);
 const once = process.env.DEMO_ONCE === "1";
-const START_MS = 30_000;
 const TURN_MS = real ? 120_000 : 20_000;
 
 const colour = process.stdout.isTTY ? (n, text) => `\x1b[${n}m${text}\x1b[0m` : (_, text) => text;
-const say = (text = "") => console.log(text);
-const step = (text) => say(`\n${colour(1, text)}`);
+const [bold, dim, red, green, yellow] = [1, 2, 31, 32, 33].map((n) => (text) => colour(n, text));
 
-/** Starts one of our programs and reads the addresses that it announces, as `{ name: address }`. */
-async function launch(program, args, names) {
-  const child = spawn(join(root, "target/release", program), args, { cwd: root, stdio: ["ignore", "pipe", "pipe"] });
-  const errors = [];
-  createInterface(child.stderr).on("line", (line) => errors.push(line) > 20 && errors.shift());
-  const found = {};
-  await new Promise((ready, fail) => {
-    const why = (reason) => fail(new Error(`${program} ${reason}\n${errors.join("\n")}`));
-    const timer = setTimeout(() => why("was not ready in time"), START_MS);
-    child.once("error", (error) => why(error.message));
-    child.once("exit", (code) => why(`ended with exit code ${code}`));
-    createInterface(child.stdout).on("line", (line) => {
-      const [, name, address] = line.match(/^(.+?) listening on (\S+)$/) ?? [];
-      if (name) found[name] = address;
-      if (names.every((name) => found[name])) ready(clearTimeout(timer));
-    });
-  });
-  const exited = new Promise((done) => child.once("exit", done));
-  const stop = () => {
-    child.kill("SIGTERM");
-    return exited;
-  };
-  return { found, exited, stop };
-}
-
-/** What each user says; for the scripted model the prompt says what is to happen. */
-const prompts = {
-  hello: real ? "Say hello in one short sentence." : "[[say Hello! Every word of this came as a delta of its own.]]",
-  tool: real ? "Use the weather tool for Kyoto and tell me the result." : '[[tool weather {"city":"Kyoto"}]]',
-  shell: real ? "Run `echo hello from the shell` and show its output." : '[[tool bash {"command":"echo hello from the shell","description":"greet"}]]',
-  history: real ? "What did I ask you so far? One line." : "history",
+/** The one place that prints. Words of users who talk at once share a line only with their own. */
+const stage = {
+  speaker: undefined,
+  line(text = "") {
+    process.stdout.write(`${this.speaker ? "\n" : ""}${text}\n`);
+    this.speaker = undefined;
+  },
+  word(speaker, prefix, text) {
+    if (this.speaker !== speaker) process.stdout.write(`${this.speaker ? "\n" : ""}${prefix}`);
+    this.speaker = speaker;
+    process.stdout.write(text);
+  },
 };
+const say = (text) => stage.line(text);
+const step = (text) => say(`\n${bold(text)}`);
 
-const weather = (asked) =>
+/** What a user says; for the scripted model the prompt says what is to happen. */
+const prompts = (city) => ({
+  hello: real ? "Say hello in one short sentence." : "[[say Hello! Each of these words came as a delta of its own.]]",
+  tool: real ? `Use the weather tool for ${city} and tell me the result.` : `[[tool weather {"city":"${city}"}]]`,
+  shell: real
+    ? "Run `echo hello from the shell` and show its output."
+    : '[[tool bash {"command":"echo hello from the shell","description":"greet"}]]',
+  history: real ? "What did I ask you so far? One line." : "history",
+});
+
+/** A tool of this program's own, which the model may call. */
+const weather = (called) =>
   defineTool("weather", {
     description: "The weather in a city",
     parameters: { type: "object", properties: { city: { type: "string" } }, required: ["city"] },
     skipPermission: true,
     handler: ({ city }) => {
-      asked.push(city);
+      called(city);
       return `${city}: sunny, 22 degrees`;
     },
   });
 
-/** One user's conversation. Every line it prints begins with the user's name. */
-async function converse(user, address, model) {
-  const tell = (text) => say(`  ${colour(user === "ada" ? 36 : 35, user.padEnd(5))} ${text}`);
-  const connection = RuntimeConnection.forUri(address, { connectionToken: user });
-  const client = new CopilotClient({ connection });
-  const [cities, permissions] = [[], []];
-  const config = {
-    ...(real ? {} : { model: "scripted", provider: { type: "openai", baseUrl: model, apiKey: "not-needed" } }),
-    streaming: true,
-    tools: [weather(cities)],
-    onPermissionRequest: (request) => {
-      permissions.push(request.kind);
-      tell(`${colour(33, "permission")} asked for "${request.kind}" … approved once`);
-      return { kind: "approve-once" };
-    },
-  };
-  const turn = async (session, prompt) => {
-    const deltas = [];
-    const off = session.on("assistant.message_delta", (event) => deltas.push(event.data.deltaContent));
-    tell(`${colour(2, "asks   ")} ${prompt}`);
+/** One user of the demo: an SDK client, and a voice on the stage. */
+class User {
+  cities = [];
+  permissions = [];
+
+  constructor(name, shade, city) {
+    [this.name, this.city, this.prompts] = [name, city, prompts(city)];
+    this.prefix = (what, paint) => `  ${colour(shade, name.padEnd(5))} ${paint(what.padEnd(10))} `;
+  }
+
+  tell(what, text, paint = dim) {
+    say(`${this.prefix(what, paint)} ${text}`);
+  }
+
+  settings(model) {
+    return {
+      ...(real ? {} : { model: "scripted", provider: { type: "openai", baseUrl: model, apiKey: "not-needed" } }),
+      streaming: true,
+      tools: [
+        weather((city) => {
+          this.cities.push(city);
+          this.tell("tool", `the model called this program's own weather tool for ${city}`, yellow);
+        }),
+      ],
+      onPermissionRequest: (request) => {
+        this.permissions.push(request.kind);
+        const what = request.fullCommandText ?? request.kind;
+        this.tell("permission", `the CLI asks whether it may run: ${what}   → approved once`, yellow);
+        return { kind: "approve-once" };
+      },
+    };
+  }
+
+  /** Says `prompt`, shows the answer's deltas as they come, and returns it. */
+  async turn(session, prompt) {
+    let deltas = 0;
+    const off = session.on("assistant.message_delta", ({ data }) => {
+      const prefix = this.prefix(deltas++ ? "…" : "hears", green);
+      stage.word(this.name, `${prefix} `, data.deltaContent.replaceAll("\n", " ⏎ ") + dim("·"));
+    });
+    this.tell("asks", prompt);
     const answer = await session.sendAndWait({ prompt }, TURN_MS);
     off();
-    tell(`${colour(32, "hears  ")} ${deltas.join(colour(2, "|"))}  ${colour(2, `(${deltas.length} deltas)`)}`);
-    if (!answer || deltas.length === 0) throw new Error(`${user}: no streamed answer to ${prompt}`);
+    if (!answer || deltas === 0) throw new Error(`${this.name}: no streamed answer to ${prompt}`);
     return answer.data.content;
-  };
-
-  const session = await client.createSession(config);
-  tell(`session ${session.sessionId} on a Copilot CLI process of ${user}'s own`);
-  await turn(session, prompts.hello);
-  await turn(session, prompts.tool);
-  if (cities.length === 0) throw new Error(`${user}: the custom tool was not called`);
-  tell(`${colour(33, "tool")} weather was called here, in this program, for ${cities.join()}`);
-  await turn(session, prompts.shell);
-  if (permissions.length === 0) throw new Error(`${user}: no permission was asked`);
-  await session.disconnect();
-  tell("left the session …");
-  const resumed = await client.resumeSession(session.sessionId, config);
-  tell("… and resumed it");
-  const history = await turn(resumed, prompts.history);
-  if (!real && !history.includes("Kyoto")) throw new Error(`${user}: the history is gone: ${history}`);
-  await resumed.disconnect();
-  await client.stop();
-}
-
-function next({ sdk, admin }, model) {
-  const provider = real ? "" : `, provider: { type: "openai", baseUrl: "${model}" }, model: "scripted"`;
-  say(`
-${colour(1, "Jetway is up.")} What to try next:
-
-  your own application   new CopilotClient({ connection: RuntimeConnection.forUri("${sdk}", { connectionToken: "your-name" }) })
-                         createSession({ onPermissionRequest: approveAll${provider} })
-  another SDK            any official Copilot SDK takes the address ${sdk}; the connection token is the user's name
-  is it ready?           curl http://${admin}/readyz
-  metrics                curl http://${admin}/metrics
-  real models            COPILOT_GITHUB_TOKEN=… make demo
-  configuration          target/release/jetway check     (everything there is, with its defaults)
-  keys for real users    target/release/jetway key new --tenant acme
-
-Ctrl-C stops it.`);
-}
-
-const programs = [];
-const stopAll = async () => {
-  for (const program of programs.splice(0).reverse()) await program.stop();
-};
-try {
-  step("Starting Jetway on its embedded defaults: no Redis, no account");
-  const model = real ? undefined : await launch("scripted-model", [], ["scripted model"]);
-  if (model) programs.push(model);
-  const jetway = await launch("jetway", [], ["sdk", "admin"]);
-  programs.push(jetway);
-  const modelUrl = model?.found["scripted model"];
-  say(`  SDK port ${jetway.found.sdk}, admin port ${jetway.found.admin}`);
-  say(real ? "  models: Copilot's" : `  models: our own scripted one (${modelUrl}); the prompts below tell it what to do`);
-  step("Two users talk at once, each to a Copilot CLI process of their own");
-  await Promise.all(["ada", "linus"].map((user) => converse(user, jetway.found.sdk, modelUrl)));
-  step("Everything worked.");
-  if (!once) {
-    next(jetway.found, modelUrl);
-    await Promise.race([new Promise((stop) => ["SIGINT", "SIGTERM"].forEach((s) => process.once(s, stop))), jetway.exited]);
-    say("\nstopping …");
   }
-  await stopAll();
-} catch (error) {
-  say(`\n${colour(31, "The demo failed:")} ${error.message}`);
-  await stopAll();
-  process.exitCode = 1;
+
+  async converse(address, model) {
+    const connection = RuntimeConnection.forUri(address, { connectionToken: this.name });
+    const client = new CopilotClient({ connection });
+    const settings = this.settings(model);
+    const session = await client.createSession(settings);
+    this.tell("session", session.sessionId);
+    await this.turn(session, this.prompts.hello);
+    await this.turn(session, this.prompts.tool);
+    if (this.cities.length === 0) throw new Error(`${this.name}: the custom tool was not called`);
+    await this.turn(session, this.prompts.shell);
+    if (this.permissions.length === 0) throw new Error(`${this.name}: no permission was asked`);
+
+    await session.disconnect();
+    this.tell("session", "left");
+    const resumed = await client.resumeSession(session.sessionId, settings);
+    this.tell("session", "resumed: what was said is still there");
+    const history = await this.turn(resumed, this.prompts.history);
+    if (!real && !history.includes(this.city)) throw new Error(`${this.name}: the history is gone: ${history}`);
+    await resumed.disconnect();
+    await client.stop();
+  }
 }
+
+function next({ sdk, http, admin }, model) {
+  const byok = real ? "" : `\n      model: "scripted", provider: { type: "openai", baseUrl: "${model}", apiKey: "any" },`;
+  say(`
+${bold("Jetway is up.")} What to try next:
+
+  ${bold("Your own application")}, with the official SDK as it is (npm install @github/copilot-sdk):
+
+    const client = new CopilotClient({
+      connection: RuntimeConnection.forUri("${sdk}", { connectionToken: "your-name" }),
+    });
+    const session = await client.createSession({
+      onPermissionRequest: approveAll,${byok}
+    });
+    console.log((await session.sendAndWait({ prompt: "hello" })).data.content);
+
+  Any official SDK will do: the address is ${sdk}, the connection token is the user's name.
+  Each new name gets a CLI process of its own.
+${http ? `\n  ${bold("HTTP")}                   curl http://${http}/docs` : ""}
+  ${bold("Is it ready?")}           curl http://${admin}/readyz
+  ${bold("Metrics")}                curl http://${admin}/metrics
+  ${bold("Copilot's own models")}   COPILOT_GITHUB_TOKEN=… make demo
+  ${bold("Configuration")}          target/release/jetway check      (every key, with its default)
+  ${bold("Keys for real users")}    target/release/jetway key new --tenant acme
+
+${bold("Ctrl-C")} stops it.`);
+}
+
+/** Why the demo failed, and what to do where we know it. */
+function explain(error) {
+  const [, key] = error.message.match(/cannot listen on listen\.(\w+).*Address already in use/) ?? [];
+  const remedy = key
+    ? `\n\nAnother program listens there, perhaps another demo. Stop it, or choose another port:\n\n` +
+      `  JETWAY__LISTEN__${key.toUpperCase()}=127.0.0.1:0 make demo`
+    : "";
+  return error.message + remedy;
+}
+
+async function demo() {
+  step("Starting Jetway on its embedded defaults: no Redis, no account");
+  const model = real ? undefined : (await launch("scripted-model", [], ["scripted model"])).found["scripted model"];
+  const jetway = await launch("jetway", [], ["sdk", "admin"]);
+  const ports = jetway.found;
+  say(`  Jetway   SDK port ${ports.sdk}, admin port ${ports.admin}`);
+  say(real ? "  models   Copilot's" : `  models   ${model}, our own scripted one: [[…]] in a prompt tells it what to do`);
+
+  step("Two users talk at once, with the official TypeScript SDK as it is");
+  say(dim("  SDK (this program) → Jetway → a Copilot CLI server of the user's own → model"));
+  say(dim("  each · ends a delta of the streamed answer\n"));
+  const users = [new User("ada", 36, "Kyoto"), new User("linus", 35, "Oslo")];
+  await Promise.all(users.map((user) => user.converse(ports.sdk, model)));
+  const processes = runtimes(jetway.pid);
+  if (processes.length < users.length) throw new Error("the users shared a CLI process");
+  say(`\n  Jetway started a CLI process for each of them: ${processes.map((pid) => `pid ${pid}`).join(", ")}`);
+  step("Everything worked.");
+  if (once) return;
+  next(ports, model);
+  throw new Error(await jetway.exited);
+}
+
+try {
+  await withPrograms(demo);
+} catch (error) {
+  if (!(error instanceof Interrupted)) {
+    say(`\n${red("The demo failed:")} ${explain(error)}`);
+    process.exitCode = 1;
+  }
+}
+process.exit();

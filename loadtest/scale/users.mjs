@@ -6,7 +6,7 @@
 // All come at once, unless --over spreads their arrival.
 
 import assert from "node:assert/strict";
-import { mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout } from "node:timers/promises";
@@ -14,7 +14,7 @@ import { parseArgs } from "node:util";
 
 import { CopilotClient, RuntimeConnection, approveAll } from "@github/copilot-sdk";
 
-import { launch } from "../demo/launch.mjs";
+import { launch, runtimes, withPrograms } from "../demo/launch.mjs";
 
 /** After its first turn a `copilot-runtime` keeps about 51 MB. */
 const MB_EACH = 55;
@@ -41,27 +41,12 @@ function kilobytes(file, name) {
   }
 }
 
-/** Everything that process `parent` started, and what that started. */
-function descendants(parent) {
-  const children = new Map();
-  for (const pid of readdirSync("/proc").filter((name) => /^\d+$/.test(name))) {
-    try {
-      // The name in parentheses may hold anything; the parent is the second field after it.
-      const ppid = Number(readFileSync(`/proc/${pid}/stat`, "utf8").split(") ").at(-1).split(" ")[1]);
-      children.set(ppid, [...(children.get(ppid) ?? []), Number(pid)]);
-    } catch {} // It ended.
-  }
-  const below = (pid) => (children.get(pid) ?? []).flatMap((child) => [child, ...below(child)]);
-  return below(parent);
-}
-
 /** User and system seconds of `pid` so far; the clock ticks of Linux are hundredths. */
 function cpu(pid) {
   const fields = readFileSync(`/proc/${pid}/stat`, "utf8").split(") ").at(-1).split(" ");
   return (Number(fields[11]) + Number(fields[12])) / 100;
 }
 
-const name = (pid) => readFileSync(`/proc/${pid}/comm`, "utf8").trim();
 const pss = (pid) => kilobytes(`/proc/${pid}/smaps_rollup`, "Pss") / 1024;
 
 /** One user's connection, session and two turns; the client stays connected. */
@@ -90,7 +75,7 @@ function quantile(values, share) {
   return sorted[Math.max(0, Math.ceil(share * sorted.length) - 1)];
 }
 
-async function measure(programs, dir) {
+async function measure(dir) {
   const config = join(dir, "jetway.toml");
   writeFileSync(
     config,
@@ -103,9 +88,7 @@ async function measure(programs, dir) {
   );
   const launchOptions = { profile: options.profile };
   const model = await launch("scripted-model", [], ["scripted model"], launchOptions);
-  programs.push(model);
   const jetway = await launch("jetway", ["serve", "--config", config], ["sdk"], launchOptions);
-  programs.push(jetway);
 
   const clients = [];
   const since = performance.now();
@@ -115,12 +98,12 @@ async function measure(programs, dir) {
   });
   const outcomes = await Promise.allSettled(visits);
   const wallMs = performance.now() - since;
-  const runtimes = descendants(jetway.pid).filter((pid) => name(pid).startsWith("copilot"));
-  const memory = runtimes.map(pss);
+  const processes = runtimes(jetway.pid);
+  const memory = processes.map(pss);
   const jetwayMb = pss(jetway.pid);
   const own = process.cpuUsage();
   const seconds = {
-    clis: runtimes.map(cpu).reduce((sum, each) => sum + each, 0),
+    clis: processes.map(cpu).reduce((sum, each) => sum + each, 0),
     jetway: cpu(jetway.pid),
     model: cpu(model.pid),
     clients: (own.user + own.system) / 1e6,
@@ -136,7 +119,7 @@ async function measure(programs, dir) {
     over_s: over,
     turns: done.length * 2,
     errors,
-    processes: runtimes.length,
+    processes: processes.length,
     wall_s: Number((wallMs / 1000).toFixed(1)),
     cpu_s: Object.fromEntries(Object.entries(seconds).map(([who, spent]) => [who, Number(spent.toFixed(1))])),
     pss_total_mb: Math.round(memory.reduce((sum, each) => sum + each, 0)),
@@ -169,15 +152,16 @@ if (count * MB_EACH > available) {
   console.error(`${count} users need about ${count * MB_EACH} MB, ${Math.round(available)} MB are free: --users N`);
   process.exit(1);
 }
-const programs = [];
 const dir = mkdtempSync(join(tmpdir(), "jetway-users-"));
 try {
-  const result = await measure(programs, dir);
+  const result = await withPrograms(() => measure(dir));
   if (options.json) console.log(JSON.stringify(result));
   else show(result);
-  const kept = result.errors.length === 0 && result.processes === count;
-  if (!kept) process.exitCode = 1;
+  process.exitCode = result.errors.length === 0 && result.processes === count ? 0 : 1;
+} catch (error) {
+  console.error(error);
+  process.exitCode = 1;
 } finally {
-  for (const program of programs.reverse()) await program.stop();
   rmSync(dir, { recursive: true, force: true, maxRetries: 5 });
 }
+process.exit();
