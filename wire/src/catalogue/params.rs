@@ -161,7 +161,7 @@ impl Node {
             [Step::Member(name), rest @ ..] => match (tree.members.get(*name), &tree.values) {
                 (Some(node), _) => node.lists(rest),
                 (None, Some(node)) => node.lists(rest),
-                (None, None) => tree.rest == Some(Class::No),
+                (None, None) => Some(Class::No) == tree.rest.or(tree.class),
             },
             // A place that is judged as a whole need not be spelled out further.
             [Step::Each, rest @ ..] => tree.each.as_ref().map_or(tree.class.is_some(), |n| n.lists(rest)),
