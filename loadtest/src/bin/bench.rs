@@ -17,6 +17,7 @@ use jetway_loadtest::bench::{
     process::{Process, raise_file_limit},
     report, sdk, splice,
 };
+use tokio::signal::unix::{SignalKind, signal};
 
 /// Jetway beside nginx, HAProxy and a plain copy, before the same stub CLI servers.
 #[derive(Parser)]
@@ -123,7 +124,16 @@ fn bench(args: &Args) -> io::Result<()> {
     let scale = Scale { phase: Duration::from_millis(phase), idle };
     let mut run = Run { args, places, scale, samples: Samples::default(), skipped: Vec::new() };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let done = tokio::task::LocalSet::new().block_on(&runtime, run.all());
+    let done = tokio::task::LocalSet::new().block_on(&runtime, async {
+        // Whatever ends the run, what it has started is stopped.
+        let mut terminate = signal(SignalKind::terminate())?;
+        let interrupted = || Err(io::Error::other("interrupted"));
+        tokio::select! {
+            done = run.all() => done,
+            _ = terminate.recv() => interrupted(),
+            _ = tokio::signal::ctrl_c() => interrupted(),
+        }
+    });
     fs::remove_dir_all(&dir)?;
     done?;
     let goals = goals::goals(&run.samples);
