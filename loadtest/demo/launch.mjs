@@ -14,6 +14,7 @@ const STOP_MS = 45_000;
 const KEPT = 20;
 
 const running = new Set();
+let closing = false;
 
 /** Thrown out of {@link withPrograms} after a signal. */
 export class Interrupted extends Error {}
@@ -30,9 +31,15 @@ export async function withPrograms(main) {
       });
     }
   });
+  // What nobody waits for must not leave programs behind either: the SDK's writes to a Jetway that has gone, say.
+  const failed = new Promise((_, reject) => {
+    for (const event of ["unhandledRejection", "uncaughtException"]) process.on(event, reject);
+  });
   try {
-    return await Promise.race([main(), interrupted]);
+    return await Promise.race([main(), interrupted, failed]);
   } finally {
+    // `main` may still be on its way: it starts nothing more.
+    closing = true;
     // The last one first: Jetway's running turns still need the model.
     for (const program of [...running].reverse()) await program.stop();
   }
@@ -54,6 +61,7 @@ function plain(line) {
  * @returns {Promise<{ pid: number, found: Record<string, string>, exited: Promise<string> }>}
  */
 export async function launch(program, args, names, { profile = "release", ...options } = {}) {
+  if (closing) throw new Interrupted(`${program} is not started any more`);
   // In a process group of its own: a Ctrl-C on the terminal is for us, who then stop it in order.
   const stdio = ["ignore", "pipe", "pipe"];
   const child = spawn(join(root, "target", profile, program), args, { cwd: root, detached: true, stdio, ...options });
