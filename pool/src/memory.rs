@@ -16,13 +16,25 @@ pub struct Memory {
     pub budget: u64,
 }
 
+/// What a process is taken to need until more of them tell better: a `copilot-runtime` holds some 51 MB after its
+/// first turn. A process that has just come up holds much less, and must not be counted at that.
+const TYPICAL: u64 = 52 << 20;
+
 impl Memory {
+    /// How many processes fit into the budget; at least one.
+    pub fn fits(self) -> usize {
+        (self.budget / self.average().max(TYPICAL)).max(1) as usize
+    }
+
+    fn average(self) -> u64 {
+        self.used / self.processes.max(1) as u64
+    }
+
     /// How many processes of average size should go for the rest to be well inside the budget.
     pub fn excess(self) -> usize {
         let allowed = (self.budget as f64 * NEAR) as u64;
-        let average = self.used / self.processes.max(1) as u64;
         let over = self.used.saturating_sub(allowed);
-        if over == 0 { 0 } else { over.div_ceil(average.max(1)) as usize }
+        if over == 0 { 0 } else { over.div_ceil(self.average().max(1)) as usize }
     }
 }
 
@@ -66,5 +78,9 @@ mod tests {
         assert_eq!(memory(1000, 10).excess(), 1);
         assert_eq!(memory(1300, 13).excess(), 4);
         assert_eq!(memory(0, 0).excess(), 0);
+        assert_eq!(memory(0, 0).fits(), 1);
+        let roomy = Memory { used: 100 << 20, processes: 1, budget: 1 << 30 };
+        assert_eq!(roomy.fits(), 10);
+        assert_eq!(Memory { processes: 20, ..roomy }.fits(), 19);
     }
 }

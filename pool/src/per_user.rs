@@ -317,7 +317,9 @@ impl PerUser {
         let used = pids.iter().map(|pid| memory::private_bytes(*pid)).sum();
         self.memory_used.store(used, Ordering::Relaxed);
         telemetry::memory(used, self.memory_budget);
-        Memory { used, processes: pids.len(), budget: self.memory_budget }
+        let memory = Memory { used, processes: pids.len(), budget: self.memory_budget };
+        self.slots().limit(self.max.min(memory.fits()));
+        memory
     }
 
     pub(crate) fn ready(&self) -> Readiness {

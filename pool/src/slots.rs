@@ -67,6 +67,11 @@ impl<S: Clone, T: Clone> Slots<S, T> {
         Self { max, slots: HashMap::new(), deaths: HashMap::new() }
     }
 
+    /// How many processes there may be from now on. More than that may run already.
+    pub(crate) fn limit(&mut self, max: usize) {
+        self.max = max;
+    }
+
     /// One more use of the server of `who`, which is started if need be. `ticket` is made for a state to be
     /// waited for.
     pub(crate) fn want(
