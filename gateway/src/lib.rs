@@ -2,6 +2,7 @@
 
 mod admin;
 pub mod app;
+pub mod directory;
 mod drain;
 pub mod metrics;
 mod net;

@@ -1,0 +1,43 @@
+-- Sessions, and with whom they are shared.
+CREATE TABLE session (
+  tenant    TEXT    NOT NULL,
+  owner     TEXT    NOT NULL,
+  id        TEXT    NOT NULL,
+  name      TEXT,
+  folded    TEXT,              -- the name as it is compared
+  status    TEXT    NOT NULL,
+  reason    TEXT,
+  server    TEXT    NOT NULL,
+  state     TEXT,              -- the state directory's group
+  exclusive INTEGER NOT NULL,
+  domain    TEXT,              -- within what the id is taken; null on a server of one's own and when it is over
+  ephemeral INTEGER NOT NULL,
+  claims    INTEGER NOT NULL,  -- how many are about to create it; 0 when one has
+  created   INTEGER NOT NULL,
+  updated   INTEGER NOT NULL,
+  last_used INTEGER NOT NULL,
+  ended     INTEGER,
+  epoch     INTEGER NOT NULL,
+  PRIMARY KEY (tenant, owner, id)
+) STRICT, WITHOUT ROWID;
+
+CREATE UNIQUE INDEX session_taken ON session (domain, id) WHERE domain IS NOT NULL;
+CREATE INDEX session_started ON session (tenant, owner, created, id);
+CREATE INDEX session_updated ON session (tenant, owner, updated, id);
+CREATE INDEX session_latest ON session (tenant, owner, last_used, id) WHERE status <> 'terminated';
+CREATE INDEX session_records ON session (tenant, owner, ended, id) WHERE status = 'terminated';
+CREATE INDEX session_named ON session (tenant, owner, folded, id) WHERE folded IS NOT NULL;
+CREATE INDEX session_pending ON session (updated) WHERE claims > 0;
+
+CREATE TABLE member (
+  tenant TEXT    NOT NULL,
+  user   TEXT    NOT NULL,
+  id     TEXT    NOT NULL,
+  owner  TEXT    NOT NULL,
+  role   TEXT    NOT NULL,
+  since  INTEGER NOT NULL,
+  PRIMARY KEY (tenant, user, id, owner),
+  FOREIGN KEY (tenant, owner, id) REFERENCES session ON DELETE CASCADE
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX member_of ON member (tenant, owner, id, user);

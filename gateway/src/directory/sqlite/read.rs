@@ -1,0 +1,215 @@
+//! Questions. Each is answered from one snapshot.
+
+use rusqlite::{Connection, OptionalExtension as _, Row, ToSql, named_params};
+
+use jetway_config::Identity;
+
+use crate::directory::{
+    MAX_NUMBER,
+    entry::{Entry, Key, Place, Status, UnixMs},
+    error::StoreError,
+    page::{List, Order, Page, Position, Sort},
+    resolve::{Reference, Resolution, SHOWN},
+    stored,
+};
+
+/// An entry, its members with it, of the table `s`.
+macro_rules! entry {
+    () => {
+        "s.tenant, s.owner, s.id, s.name, s.status, s.reason, s.server, s.state, s.exclusive, s.claims = 0, \
+         s.ephemeral, s.created, s.updated, s.last_used, s.ended, s.epoch, s.fence, \
+         (SELECT group_concat(user || ' ' || role, char(10) ORDER BY user) FROM member \
+          WHERE tenant = s.tenant AND owner = s.owner AND id = s.id)"
+    };
+}
+
+/// What is shared with the user.
+macro_rules! shared {
+    () => {
+        "member m JOIN session s ON s.tenant = m.tenant AND s.owner = m.owner AND s.id = m.id \
+         WHERE m.tenant = :tenant AND m.user = :user"
+    };
+}
+
+const GET: &str =
+    concat!("SELECT ", entry!(), " FROM session s WHERE tenant = :tenant AND owner = :user AND id = :id");
+
+/// The user's own; else the one that was shared first: a later one must not take its place.
+const FIND: &str = concat!(
+    "SELECT * FROM (SELECT ",
+    entry!(),
+    ", 0 AS rank, 0 AS since FROM session s
+      WHERE tenant = :tenant AND owner = :user AND id = :id AND status <> 'terminated' UNION ALL SELECT ",
+    entry!(),
+    ", 1, m.since FROM ",
+    shared!(),
+    " AND m.id = :id) ORDER BY rank, since, owner LIMIT 1"
+);
+
+const LATEST: &str = concat!(
+    "SELECT ",
+    entry!(),
+    " FROM session s WHERE tenant = :tenant AND owner = :user AND status <> 'terminated'
+     ORDER BY last_used DESC, id DESC LIMIT 1"
+);
+
+const NAMED: &str = concat!(
+    "SELECT * FROM (SELECT ",
+    entry!(),
+    " FROM session s WHERE tenant = :tenant AND owner = :user AND folded = :name AND status <> 'terminated'
+      UNION ALL SELECT ",
+    entry!(),
+    " FROM ",
+    shared!(),
+    " AND s.folded = :name) ORDER BY owner, id LIMIT :limit"
+);
+
+/// `~` comes after all that ids are made of.
+const PREFIXED: &str = concat!(
+    "SELECT * FROM (SELECT ",
+    entry!(),
+    " FROM session s WHERE tenant = :tenant AND owner = :user AND id >= :prefix AND id < :prefix || '~'
+      AND status <> 'terminated' UNION ALL SELECT ",
+    entry!(),
+    " FROM ",
+    shared!(),
+    " AND m.id >= :prefix AND m.id < :prefix || '~') ORDER BY id, owner LIMIT :limit"
+);
+
+/// Both halves are cut before they are merged, so that a page costs what it holds.
+fn list_sql(sort: Sort, order: Order) -> String {
+    let by = match sort {
+        Sort::Started => "created",
+        Sort::Updated => "updated",
+    };
+    let (than, way) = match order {
+        Order::Ascending => (">", "ASC"),
+        Order::Descending => ("<", "DESC"),
+    };
+    // The first term alone is what an index can use.
+    let half = format!(
+        "(:status IS NULL OR s.status = :status) AND s.{by} {than}= :at \
+         AND (s.{by}, s.owner, s.id) {than} (:at, :at_owner, :at_id) \
+         ORDER BY s.{by} {way}, s.owner {way}, s.id {way} LIMIT :limit"
+    );
+    let (entry, shared) = (entry!(), shared!());
+    format!(
+        "SELECT * FROM (SELECT * FROM (SELECT {entry} FROM session s WHERE tenant = :tenant AND owner = :user AND {half}) \
+         UNION ALL SELECT * FROM (SELECT {entry} FROM {shared} AND {half})) \
+         ORDER BY {by} {way}, owner {way}, id {way} LIMIT :limit"
+    )
+}
+
+/// The entry of that key, whatever its status.
+pub(super) fn get(conn: &Connection, key: &Key) -> Result<Option<Entry>, StoreError> {
+    owned(conn, &key.owner, key.id.as_str())
+}
+
+fn owned(conn: &Connection, who: &Identity, id: &str) -> Result<Option<Entry>, StoreError> {
+    one(conn, GET, named_params! { ":tenant": who.tenant.as_str(), ":user": who.user.as_str(), ":id": id })
+}
+
+/// See [`Directory::find`](crate::directory::Directory::find).
+pub(super) fn find(conn: &Connection, who: &Identity, id: &str) -> Result<Option<Entry>, StoreError> {
+    one(conn, FIND, named_params! { ":tenant": who.tenant.as_str(), ":user": who.user.as_str(), ":id": id })
+}
+
+/// See [`Directory::resolve`](crate::directory::Directory::resolve).
+pub(super) fn resolve(
+    conn: &Connection,
+    who: &Identity,
+    reference: &Reference,
+) -> Result<Resolution, StoreError> {
+    let (tenant, user) = (who.tenant.as_str(), who.user.as_str());
+    let (id, folded) = match reference {
+        Reference::Latest => {
+            let latest = one(conn, LATEST, named_params! { ":tenant": tenant, ":user": user })?;
+            return Ok(Resolution::of(latest.into_iter().collect()));
+        }
+        Reference::Text { id, folded } => (id.as_ref(), folded),
+    };
+    if let Some(id) = id {
+        // Its own record comes after what is alive, and before what is called like it.
+        let exact = match find(conn, who, id.as_str())? {
+            None => owned(conn, who, id.as_str())?,
+            found => found,
+        };
+        if let Some(entry) = exact {
+            return Ok(Resolution::One(Box::new(entry)));
+        }
+    }
+    let limit = SHOWN as i64;
+    let params = named_params! { ":tenant": tenant, ":user": user, ":name": folded, ":limit": limit };
+    let named = many(conn, NAMED, params)?;
+    if !named.is_empty() {
+        return Ok(Resolution::of(named));
+    }
+    let Some(prefix) = id else { return Ok(Resolution::None) };
+    let params =
+        named_params! { ":tenant": tenant, ":user": user, ":prefix": prefix.as_str(), ":limit": limit };
+    Ok(Resolution::of(many(conn, PREFIXED, params)?))
+}
+
+/// See [`Directory::list`](crate::directory::Directory::list).
+pub(super) fn list(
+    conn: &Connection,
+    who: &Identity,
+    list: &List,
+    after: Option<Position>,
+) -> Result<Page, StoreError> {
+    let after = after.unwrap_or_else(|| {
+        let at = if list.order == Order::Ascending { 0 } else { MAX_NUMBER + 1 };
+        // Before all, or after all: nothing was claimed in 1970.
+        Position { at, owner: String::new(), id: String::new() }
+    });
+    let params = named_params! {
+        ":tenant": who.tenant.as_str(),
+        ":user": who.user.as_str(),
+        ":status": list.status.map(Status::as_str),
+        ":at": after.at as i64,
+        ":at_owner": after.owner,
+        ":at_id": after.id,
+        ":limit": list.limit() as i64 + 1,
+    };
+    Ok(list.page(many(conn, &list_sql(list.sort, list.order), params)?))
+}
+
+fn one(conn: &Connection, sql: &str, params: &[(&str, &dyn ToSql)]) -> Result<Option<Entry>, StoreError> {
+    let mut statement = conn.prepare_cached(sql)?;
+    statement.query_row(params, |row| Ok(entry(row))).optional()?.transpose()
+}
+
+fn many(conn: &Connection, sql: &str, params: &[(&str, &dyn ToSql)]) -> Result<Vec<Entry>, StoreError> {
+    let mut statement = conn.prepare_cached(sql)?;
+    let mut rows = statement.query(params)?;
+    let mut entries = Vec::new();
+    while let Some(row) = rows.next()? {
+        entries.push(entry(row)?);
+    }
+    Ok(entries)
+}
+
+fn entry(row: &Row<'_>) -> Result<Entry, StoreError> {
+    let text =
+        |i| -> Result<&str, StoreError> { Ok(row.get_ref(i)?.as_str().map_err(rusqlite::Error::from)?) };
+    let maybe = |i| -> Result<Option<&str>, StoreError> {
+        Ok(row.get_ref(i)?.as_str_or_null().map_err(rusqlite::Error::from)?)
+    };
+    let number = |i| row.get::<_, i64>(i).map(|n| n as u64);
+    Ok(Entry {
+        key: stored::key(text(0)?, text(1)?, text(2)?)?,
+        name: stored::name(maybe(3)?)?,
+        members: stored::members(maybe(17)?.unwrap_or_default())?,
+        status: stored::status(text(4)?)?,
+        reason: row.get(5)?,
+        place: Place { server: row.get(6)?, group: row.get(7)?, exclusive: row.get(8)? },
+        confirmed: row.get(9)?,
+        ephemeral: row.get(10)?,
+        created: UnixMs(number(11)?),
+        updated: UnixMs(number(12)?),
+        last_used: UnixMs(number(13)?),
+        ended: row.get::<_, Option<i64>>(14)?.map(|at| UnixMs(at as u64)),
+        epoch: number(15)?,
+        fence: number(16)?,
+    })
+}
