@@ -6,7 +6,7 @@ use crate::{
     net::{AddressRule, HttpUrl},
     reader::Section,
     secret::{self, SecretString},
-    setting::choice,
+    setting::{Text, choice, quoted},
 };
 use std::{collections::BTreeMap, net::IpAddr};
 
@@ -37,6 +37,10 @@ pub struct Tenant {
     pub surface: Surface,
     /// The model provider of sessions that name none.
     pub provider: Option<Provider>,
+    /// Methods that may be called though the surface alone does not have them.
+    pub allow_methods: Vec<MethodPattern>,
+    /// Methods that may not be called though the surface has them; this wins over `allow_methods`.
+    pub deny_methods: Vec<MethodPattern>,
     /// What callers may make a CLI do.
     pub policy: Policy,
 }
@@ -50,6 +54,8 @@ impl Default for Tenant {
             requests_per_second: 50,
             surface: Surface::Auto,
             provider: None,
+            allow_methods: Vec::new(),
+            deny_methods: Vec::new(),
             policy: Policy::default(),
         }
     }
@@ -68,6 +74,8 @@ impl Tenant {
                 .optional_section("provider", Provider::read)
                 .flatten()
                 .or_else(|| base.provider.clone()),
+            allow_methods: s.list_or("allow_methods", base.allow_methods.clone()),
+            deny_methods: s.list_or("deny_methods", base.deny_methods.clone()),
             policy: s.section("policy", |s| Policy::read(s, &base.policy)),
         }
     }
@@ -155,11 +163,87 @@ impl Provider {
     }
 }
 
+/// Methods of a CLI, by name or by the beginning of their names. Whether there are such methods, whoever knows
+/// the methods says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MethodPattern(String);
+
+impl MethodPattern {
+    /// A name, or a prefix and `*`.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether it means `method`.
+    pub fn matches(&self, method: &str) -> bool {
+        // The dot stays with the prefix: `session.shell.*` is not `session.shellfish`.
+        self.0.strip_suffix('*').map_or(method == self.0, |prefix| method.starts_with(prefix))
+    }
+}
+
+impl Text for MethodPattern {
+    fn parse_text(text: &str) -> Result<Self, Problem> {
+        let word = |word: &str| !word.is_empty() && word.bytes().all(|b| b.is_ascii_alphanumeric());
+        let name = text.strip_suffix(".*").unwrap_or(text);
+        let valid = text.len() <= 128 && name.split('.').all(word);
+        if valid { Ok(Self(text.to_owned())) } else { Err(Self::problem(&quoted(text))) }
+    }
+
+    fn text(&self) -> String {
+        self.0.clone()
+    }
+
+    const WHAT: &'static str = "a method or a group of methods";
+    const REMEDY: &'static str =
+        r#"write a name such as "session.shell.exec", or a group such as "session.shell.*""#;
+}
+
+/// An absolute path on the CLI servers' hosts, without `.` and `..`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostPath(String);
+
+impl HostPath {
+    /// The path, without a slash at its end unless it is the root.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether `path` is this one or lies below it, as far as its spelling says: links are not followed.
+    pub fn contains(&self, path: &str) -> bool {
+        let plain =
+            path.starts_with('/') && !path.split('/').any(|part| part == "..") && !path.contains('\0');
+        let below = path.strip_prefix(self.0.trim_end_matches('/'));
+        plain && below.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    }
+}
+
+impl Text for HostPath {
+    fn parse_text(text: &str) -> Result<Self, Problem> {
+        let plain = text.split('/').all(|part| part != "." && part != "..");
+        match text.starts_with('/') && plain && !text.contains(['\0', '\n']) {
+            true if text.len() > 1 => Ok(Self(text.trim_end_matches('/').to_owned())),
+            true => Ok(Self(text.to_owned())),
+            false => Err(Self::problem(&quoted(text))),
+        }
+    }
+
+    fn text(&self) -> String {
+        self.0.clone()
+    }
+
+    const WHAT: &'static str = "an absolute path without `.` and `..`";
+    const REMEDY: &'static str = r#"write one such as "/srv/acme""#;
+}
+
 /// `[tenants.<name>.policy]`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Policy {
     /// Where a caller's model provider and MCP servers may be, beyond public addresses.
     pub allow_addresses: Vec<AddressRule>,
+    /// Directories on the CLI servers' hosts that callers may name beside other users; none by default.
+    pub allow_paths: Vec<HostPath>,
+    /// Whether models may have the CLI's tools that reach the host (shell, files, web) beside other users.
+    pub host_tools: bool,
 }
 
 impl Policy {
@@ -168,7 +252,48 @@ impl Policy {
         self.allow_addresses.iter().any(|rule| rule.allows(host, ip, port))
     }
 
+    /// Whether callers may name `path`.
+    pub fn allows_path(&self, path: &str) -> bool {
+        self.allow_paths.iter().any(|root| root.contains(path))
+    }
+
     fn read(s: &mut Section<'_>, base: &Self) -> Self {
-        Self { allow_addresses: s.list_or("allow_addresses", base.allow_addresses.clone()) }
+        Self {
+            allow_addresses: s.list_or("allow_addresses", base.allow_addresses.clone()),
+            allow_paths: s.list_or("allow_paths", base.allow_paths.clone()),
+            host_tools: s.get("host_tools", base.host_tools),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns_mean_methods() {
+        let means = |pattern: &str, method| MethodPattern::parse_text(pattern).unwrap().matches(method);
+        assert!(means("session.shell.exec", "session.shell.exec"));
+        assert!(means("session.shell.*", "session.shell.exec") && means("session.*", "session.shell.exec"));
+        assert!(!means("session.shell.*", "session.shell") && !means("session.shell.*", "session.shellfish"));
+        assert!(!means("session.shell", "session.shell.exec"));
+        for bad in ["", "*", ".*", "a*", "a.*.b", "a.", ".a", "a b", "a..b", "é", "a.**"] {
+            assert!(MethodPattern::parse_text(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn paths_lie_below_others_as_they_are_spelled() {
+        let contains = |root: &str, path| HostPath::parse_text(root).unwrap().contains(path);
+        assert!(contains("/srv/acme", "/srv/acme") && contains("/srv/acme/", "/srv/acme/a/b"));
+        assert!(contains("/", "/etc") && contains("/srv", "/srv/./a"));
+        for outside in
+            ["/srv/acme2", "/srv", "srv/acme", "/srv/acme/../x", "/srv/acme/a/..", "", "~", "/srv/acme/\0"]
+        {
+            assert!(!contains("/srv/acme", outside), "{outside}");
+        }
+        for bad in ["", "srv", "/srv/../etc", "/srv/./a", "~/a"] {
+            assert!(HostPath::parse_text(bad).is_err(), "{bad}");
+        }
     }
 }

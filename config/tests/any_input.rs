@@ -20,6 +20,8 @@ const WORDS: &[&str] = &[
     "provider",
     "policy",
     "allow_addresses",
+    "allow_methods",
+    "allow_paths",
     "surface",
     "pool",
     "mode",

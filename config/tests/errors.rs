@@ -209,6 +209,21 @@ allow_addresses = ['10.0.0.5/8', 'a b']",
 error: tenants.acme.policy.allow_addresses[1]: "a b" is not an address rule; write a network, an address or a name, with a port or without, such as "10.0.0.0/8" or "ollama.internal:11434""#,
     ),
     (
+        "[tenants.acme]
+allow_methods = ['session.shell.*', 'session.*.exec', '*', 7]
+deny_methods = 'ping'
+policy.allow_paths = ['/srv/acme', 'srv', '/srv/../etc']
+policy.host_tools = 'no'",
+        &[],
+        r#"error: tenants.acme.allow_methods[1]: "session.*.exec" is not a method or a group of methods; write a name such as "session.shell.exec", or a group such as "session.shell.*"
+error: tenants.acme.allow_methods[2]: "*" is not a method or a group of methods; write a name such as "session.shell.exec", or a group such as "session.shell.*"
+error: tenants.acme.allow_methods[3]: 7 is not a method or a group of methods; write a name such as "session.shell.exec", or a group such as "session.shell.*"
+error: tenants.acme.deny_methods: is not a list; write it as [ … ]
+error: tenants.acme.policy.allow_paths[1]: "srv" is not an absolute path without `.` and `..`; write one such as "/srv/acme"
+error: tenants.acme.policy.allow_paths[2]: "/srv/../etc" is not an absolute path without `.` and `..`; write one such as "/srv/acme"
+error: tenants.acme.policy.host_tools: "no" is neither true nor false; write true or false"#,
+    ),
+    (
         "[tenants.acme.provider]
 api_key_env = 'KEY'
 api_key_file = '/run/key'",

@@ -49,9 +49,11 @@ wire_api = "responses"
 [tenants.Acme]
 max_active_sessions = 7
 surface = "shared"
+allow_methods = ["session.shell.*"]
+deny_methods = ["session.shell.kill"]
 [tenants."b.c"]
 provider = { base_url = "http://127.0.0.1:11434", api_key_file = "key.secret" }
-policy = { allow_addresses = [] }
+policy = { allow_addresses = [], allow_paths = ["/srv/b.c/"], host_tools = true }
 
 [pool]
 mode = "fleet"

@@ -14,7 +14,7 @@ import { parseArgs } from "node:util";
 
 import { CopilotClient, RuntimeConnection, approveAll } from "@github/copilot-sdk";
 
-import { launch, runtimes, withPrograms } from "../demo/launch.mjs";
+import { Interrupted, launch, runtimes, withPrograms } from "../demo/launch.mjs";
 
 /** After its first turn a `copilot-runtime` keeps about 51 MB. */
 const MB_EACH = 55;
@@ -159,7 +159,7 @@ try {
   else show(result);
   process.exitCode = result.errors.length === 0 && result.processes === count ? 0 : 1;
 } catch (error) {
-  console.error(error);
+  if (!(error instanceof Interrupted)) console.error(error);
   process.exitCode = 1;
 } finally {
   rmSync(dir, { recursive: true, force: true, maxRetries: 5 });

@@ -1,15 +1,23 @@
 //! The number that tells a later holder from an earlier one.
 
-use std::fmt;
+use std::{
+    fmt,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
-const EPOCH_SHIFT: u32 = 32;
+/// Epochs are in the high bits.
+const EPOCH_SHIFT: u32 = 21;
+
+/// Epochs count seconds, at least, from 2025 on.
+const EPOCH_ZERO: Duration = Duration::from_secs(1_735_689_600);
 
 /// A lease's number: later leases of a session have larger ones, for ever. Whoever acts for a session
 /// keeps the largest it has seen and refuses what carries a smaller one.
 ///
-/// An epoch and a counter in one integer. The counter is the store's; the epoch grows when a store has
-/// lost its memory, so that its counter may begin anew. Below 2⁵³, so that Lua counts exactly: two
-/// million epochs of four thousand million leases.
+/// An epoch and a counter in one integer below 2⁵³, so that Lua counts exactly. The counter is the store's;
+/// a store that has lost its memory begins an epoch: above all that anybody knows, and not below the
+/// second it is, so that even what nobody knows any more is not repeated. A counter that runs over goes on
+/// in the next epoch, and cannot overtake the clock at less than two million leases a second.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Fence(u64);
 
@@ -19,7 +27,13 @@ impl Fence {
 
     /// The `counter`th fence of an epoch.
     pub fn new(epoch: u32, counter: u32) -> Self {
-        Self(u64::from(epoch) << EPOCH_SHIFT | u64::from(counter))
+        Self((u64::from(epoch) << EPOCH_SHIFT) + u64::from(counter))
+    }
+
+    /// The beginning of the epoch of a second.
+    pub fn at(time: SystemTime) -> Self {
+        let since = time.duration_since(UNIX_EPOCH + EPOCH_ZERO).unwrap_or_default();
+        Self::new(u32::try_from(since.as_secs()).unwrap_or(u32::MAX), 0)
     }
 
     /// As kept and sent: the order of the integers is that of the fences.
@@ -32,14 +46,14 @@ impl Fence {
         Self(n)
     }
 
-    /// How often the store had lost its memory.
+    /// Since when the store remembers: an older store's fences have a smaller one.
     pub fn epoch(self) -> u32 {
         (self.0 >> EPOCH_SHIFT) as u32
     }
 
     /// Which lease of the epoch.
     pub fn counter(self) -> u32 {
-        self.0 as u32
+        (self.0 & ((1 << EPOCH_SHIFT) - 1)) as u32
     }
 
     /// The one after this.
@@ -71,12 +85,14 @@ mod tests {
 
     #[test]
     fn an_epoch_is_above_all_of_the_one_before() {
-        let last = Fence::new(3, u32::MAX);
+        let last = Fence::new(3, (1 << EPOCH_SHIFT) - 1);
         assert!(last < last.next_epoch() && last.next_epoch() < last.next_epoch().next());
         assert_eq!(last.next_epoch(), Fence::new(4, 0));
-        assert_eq!((last.epoch(), last.counter()), (3, u32::MAX));
-        // A counter that runs over goes on in the next epoch.
+        assert_eq!((last.epoch(), last.counter()), (3, (1 << EPOCH_SHIFT) - 1));
         assert_eq!(last.next(), Fence::new(4, 0));
+        assert!(Fence::new(u32::MAX, 0).next_epoch().to_u64() <= 1 << 53);
+        assert_eq!(Fence::at(UNIX_EPOCH), Fence::NONE);
+        assert_eq!(Fence::at(UNIX_EPOCH + EPOCH_ZERO + Duration::from_secs(9)), Fence::new(9, 0));
         assert_eq!(Fence::from_u64(last.to_u64()), last);
         assert_eq!(Fence::NONE.next_epoch().to_string(), "1.0");
     }

@@ -57,16 +57,17 @@ impl Table {
     }
 
     /// A table that begins together with the only process that uses it: it has nothing to remember.
-    pub fn begin(rules: Rules) -> Self {
-        Self { counter: Some(Fence::NONE.next_epoch()), ..Self::new(rules) }
+    pub fn begin(rules: Rules, birth: Fence) -> Self {
+        Self { counter: Some(birth.next_epoch()), ..Self::new(rules) }
     }
 
-    /// Tells the highest fence that a process knows, and which run of the store this is.
+    /// Tells the highest fence that a process knows, the [epoch](Fence::at) of its clock, and which run of
+    /// the store this is.
     ///
     /// A table without memory begins an epoch above it and grants nothing while a lease that it has
     /// forgotten may be live; its holder can [`renew`](Self::renew) it. One that was restarted with its
     /// memory may have lost the last of it, so it gives holders a moment to come back.
-    pub fn seed(&mut self, now: Moment, floor: Fence, life: u64) {
+    pub fn seed(&mut self, now: Moment, floor: Fence, birth: Fence, life: u64) {
         let pause = match self.counter {
             None => self.rules.ttl,
             Some(_) if self.life != life => self.rules.settle,
@@ -76,7 +77,7 @@ impl Table {
         self.life = life;
         match self.counter {
             Some(_) => self.raise(floor),
-            None => self.counter = Some(floor.next_epoch()),
+            None => self.counter = Some(floor.max(birth).next_epoch()),
         }
     }
 
@@ -160,11 +161,12 @@ impl Table {
             _ => false,
         };
         let wanted = !slot.line.is_empty();
+        // Whoever has a fence tells it, so that it is not given again.
+        self.raise(renew.fence);
         if !kept {
             self.tidy(&renew.key);
             return Some(Renewed::Gone);
         }
-        self.raise(renew.fence);
         Some(Renewed::Kept { wanted })
     }
 

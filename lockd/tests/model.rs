@@ -75,11 +75,11 @@ impl Naive {
     fn floor(&mut self, floor: u64) {
         if let Some(counter) = self.counter.filter(|counter| *counter < floor) {
             assert!(counter < floor);
-            self.counter = Some(((floor >> 32) + 1) << 32);
+            self.counter = Some(((floor >> 21) + 1) << 21);
         }
     }
 
-    fn seed(&mut self, floor: u64, life: u64) {
+    fn seed(&mut self, floor: u64, birth: u64, life: u64) {
         let pause = match self.counter {
             None => self.rules.ttl,
             _ if life != self.life => self.rules.settle,
@@ -87,7 +87,7 @@ impl Naive {
         };
         self.quarantine = self.quarantine.max(self.now + pause);
         self.life = life;
-        self.counter.get_or_insert(((floor >> 32) + 1) << 32);
+        self.counter.get_or_insert(((floor.max(birth) >> 21) + 1) << 21);
         self.floor(floor);
     }
 
@@ -181,12 +181,12 @@ impl Naive {
         let taken = self.held.iter().any(|l| l.0 == key) || self.offers.iter().any(|o| o.0 == key);
         let mine = self.held.iter().position(|l| l.0 == key && l.1 == me);
         let until = self.now + self.rules.ttl;
+        self.floor(fence);
         match mine {
             Some(i) => self.held[i].3 = until,
             None if !taken && self.now < self.quarantine => self.held.push((key, me, fence, until)),
             None => return Some(Renewed::Gone),
         }
-        self.floor(fence);
         Some(Renewed::Kept { wanted: self.in_line(key) > 0 })
     }
 }
@@ -231,8 +231,9 @@ fn compare(ops: &[Op]) -> Result<usize, TestCaseError> {
             Op::Seed { floor, life } => {
                 // A process knows at least what it was given.
                 let floor = given.iter().max().copied().unwrap_or_default().max(Fence::new(floor, 9));
-                table.seed(now, floor, life);
-                naive.seed(floor.to_u64(), life);
+                let birth = Fence::new(now.as_secs() as u32, 0);
+                table.seed(now, floor, birth, life);
+                naive.seed(floor.to_u64(), birth.to_u64(), life);
             }
             Op::Wait(by) => naive.now += ms(by),
             Op::Lose => {

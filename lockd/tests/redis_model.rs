@@ -63,7 +63,7 @@ async fn scripts_do_what_the_table_does() {
     let (mut commands, mut told) = (0, 0);
     for round in 0..60 {
         let key = key(&format!("s{round}"));
-        let mut table = Table::begin(rules);
+        let mut table = Table::begin(rules, Fence::NONE);
         let mut now = Moment::ZERO;
         // The shard's counter has gone on: the table's begins where it is.
         let mut offset = None;

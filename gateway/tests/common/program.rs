@@ -43,11 +43,16 @@ impl Program {
     }
 
     pub fn start_in(dir: tempfile::TempDir, toml: &str) -> Self {
+        Self::start_with(dir, toml, &[])
+    }
+
+    /// With variables in its environment.
+    pub fn start_with(dir: tempfile::TempDir, toml: &str, env: &[(&str, &str)]) -> Self {
         let config = dir.path().join("jetway.toml");
         std::fs::write(&config, toml).unwrap();
         let log = std::fs::File::create(dir.path().join("log")).unwrap();
         let mut command = command();
-        command.args(["serve", "--config"]).arg(config).current_dir(&dir);
+        command.args(["serve", "--config"]).arg(config).current_dir(&dir).envs(env.iter().copied());
         let mut child = command.stdout(Stdio::piped()).stderr(log).spawn().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let mut address = |name: &str| {

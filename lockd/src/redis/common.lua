@@ -8,7 +8,7 @@
 --
 -- No script reads the clock, and all keys of one call carry one hash tag.
 
-local EPOCH = 4294967296
+local EPOCH = 2097152
 
 local function text(fence) return string.format('%.0f', fence) end
 

@@ -21,7 +21,7 @@ use std::{
         Arc, LazyLock,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 /// The most leases that one command renews.
@@ -249,6 +249,7 @@ impl Shards {
         let mut script = SEED.key(Self::key(shard, "fence"));
         script.key(Self::key(shard, "quarantine")).key(Self::key(shard, "run"));
         script.arg(floor.to_u64()).arg(run).arg(ms(rules.ttl)).arg(ms(rules.settle));
+        script.arg(Fence::at(SystemTime::now()).to_u64());
         script
     }
 }

@@ -2,13 +2,14 @@
 
 use super::{Answer, Ear, Enter, Heard, Leave, Node, Notice, Renew, Renewed};
 use crate::{
+    fence::Fence,
     rules::{Moment, Rules},
     table::Table,
 };
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 use tokio::time::Instant;
 
@@ -26,7 +27,7 @@ impl MemoryStore {
     /// An empty table for leases that live for `ttl`. It grants at once: what a former process held is gone
     /// with that process.
     pub fn new(ttl: Duration) -> Self {
-        let table = Table::begin(Rules::new(ttl));
+        let table = Table::begin(Rules::new(ttl), Fence::at(SystemTime::now()));
         Self(Arc::new(Shared { start: Instant::now(), table: Mutex::new(table), ears: Mutex::default() }))
     }
 
