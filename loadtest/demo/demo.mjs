@@ -129,6 +129,8 @@ ${bold("Jetway is up.")} What to try next:
 
   ${bold("Your own application")}, with the official SDK as it is (npm install @github/copilot-sdk):
 
+    import { CopilotClient, RuntimeConnection, approveAll } from "@github/copilot-sdk";
+
     const client = new CopilotClient({
       connection: RuntimeConnection.forUri("${sdk}", { connectionToken: "your-name" }),
     });
@@ -136,6 +138,7 @@ ${bold("Jetway is up.")} What to try next:
       onPermissionRequest: approveAll,${byok}
     });
     console.log((await session.sendAndWait({ prompt: "hello" })).data.content);
+    await client.stop();
 
   Any official SDK will do: the address is ${sdk}, the connection token is the user's name.
   Each new name gets a CLI process of its own.
