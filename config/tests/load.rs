@@ -170,6 +170,10 @@ fn tenants_inherit_key_by_key_and_providers_whole() {
     let (acme, bc) = (config.tenants.get(&tenant("Acme")), config.tenants.get(&tenant("b.c")));
     assert_eq!((acme.max_active_sessions, acme.requests_per_second), (7, 10));
     assert_eq!((acme.surface, bc.surface), (Surface::Shared, Surface::Auto));
+    assert!(acme.allow_methods[0].matches("session.shell.kill") && bc.allow_methods.is_empty());
+    assert!(acme.deny_methods[0].matches("session.shell.kill"));
+    assert!(bc.policy.host_tools && !acme.policy.host_tools);
+    assert!(bc.policy.allows_path("/srv/b.c/repo") && !acme.policy.allows_path("/srv/b.c/repo"));
     assert_eq!(acme.provider, config.tenants.default.provider);
     let provider = bc.provider.as_ref().unwrap();
     assert_eq!(provider.base_url.as_str(), "http://127.0.0.1:11434");
