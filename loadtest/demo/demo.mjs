@@ -14,17 +14,36 @@ const TURN_MS = real ? 120_000 : 20_000;
 const colour = process.stdout.isTTY ? (n, text) => `\x1b[${n}m${text}\x1b[0m` : (_, text) => text;
 const [bold, dim, red, green, yellow] = [1, 2, 31, 32, 33].map((n) => (text) => colour(n, text));
 
-/** The one place that prints. Words of users who talk at once share a line only with their own. */
+/** Words of a user that come within this time are shown together, lest two who talk at once take turns word by word. */
+const TOGETHER_MS = 150;
+
+/** The one place that prints. A line of words goes on until somebody else has something to say. */
 const stage = {
   speaker: undefined,
-  line(text = "") {
+  waiting: new Map(),
+
+  line(text = "", speaker) {
+    if (speaker) this.flush(speaker);
     process.stdout.write(`${this.speaker ? "\n" : ""}${text}\n`);
     this.speaker = undefined;
   },
+
   word(speaker, prefix, text) {
-    if (this.speaker !== speaker) process.stdout.write(`${this.speaker ? "\n" : ""}${prefix}`);
+    const words = this.waiting.get(speaker);
+    if (words) words.text += text;
+    else {
+      this.waiting.set(speaker, { prefix, text });
+      setTimeout(() => this.flush(speaker), TOGETHER_MS);
+    }
+  },
+
+  flush(speaker) {
+    const words = this.waiting.get(speaker);
+    if (!words) return;
+    this.waiting.delete(speaker);
+    if (this.speaker !== speaker) process.stdout.write(`${this.speaker ? "\n" : ""}${words.prefix}`);
     this.speaker = speaker;
-    process.stdout.write(text);
+    process.stdout.write(words.text);
   },
 };
 const say = (text) => stage.line(text);
@@ -63,7 +82,7 @@ class User {
   }
 
   tell(what, text, paint = dim) {
-    say(`${this.prefix(what, paint)} ${text}`);
+    stage.line(`${this.prefix(what, paint)} ${text}`, this.name);
   }
 
   settings(model) {
@@ -95,6 +114,7 @@ class User {
     this.tell("asks", prompt);
     const answer = await session.sendAndWait({ prompt }, TURN_MS);
     off();
+    stage.flush(this.name);
     if (!answer || deltas === 0) throw new Error(`${this.name}: no streamed answer to ${prompt}`);
     return answer.data.content;
   }
