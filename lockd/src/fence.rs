@@ -15,7 +15,7 @@ const EPOCH_ZERO: Duration = Duration::from_secs(1_735_689_600);
 /// keeps the largest it has seen and refuses what carries a smaller one.
 ///
 /// An epoch and a counter in one integer below 2⁵³, so that Lua counts exactly. The counter is the store's;
-/// a store that has lost its memory begins an epoch: above all that anybody knows, and not below the
+/// a store that may have forgotten some begins an epoch: above all that anybody knows, and not below the
 /// second it is, so that even what nobody knows any more is not repeated. A counter that runs over goes on
 /// in the next epoch, and cannot overtake the clock at less than two million leases a second.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]

@@ -68,17 +68,14 @@ impl Table {
     /// forgotten may be live; its holder can [`renew`](Self::renew) it. One that was restarted with its
     /// memory may have lost the last of it, so it gives holders a moment to come back.
     pub fn seed(&mut self, now: Moment, floor: Fence, birth: Fence, life: u64) {
-        let pause = match self.counter {
-            None => self.rules.ttl,
-            Some(_) if self.life != life => self.rules.settle,
-            Some(_) => Moment::ZERO,
-        };
-        self.quarantine = self.quarantine.max(now + pause);
-        self.life = life;
         match self.counter {
-            Some(_) => self.raise(floor),
-            None => self.counter = Some(floor.max(birth).next_epoch()),
+            Some(_) if self.life == life => return self.raise(floor),
+            Some(_) => self.quarantine = self.quarantine.max(now + self.rules.settle),
+            None => self.quarantine = self.quarantine.max(now + self.rules.ttl),
         }
+        // What was given last may be forgotten in either case.
+        let known = self.counter.unwrap_or_default().max(floor).max(birth);
+        (self.counter, self.life) = (Some(known.next_epoch()), life);
     }
 
     /// See [`Enter`].

@@ -9,7 +9,7 @@ use jetway_lockd::{
     table::Table,
 };
 use proptest::prelude::*;
-use std::{cell::Cell, time::Duration};
+use std::cell::Cell;
 
 #[derive(Debug, Clone)]
 enum Op {
@@ -80,14 +80,14 @@ impl Naive {
     }
 
     fn seed(&mut self, floor: u64, birth: u64, life: u64) {
-        let pause = match self.counter {
-            None => self.rules.ttl,
-            _ if life != self.life => self.rules.settle,
-            _ => Duration::ZERO,
-        };
-        self.quarantine = self.quarantine.max(self.now + pause);
+        let forgetful = self.counter.is_none() || life != self.life;
+        if forgetful {
+            let pause = self.counter.map_or(self.rules.ttl, |_| self.rules.settle);
+            self.quarantine = self.quarantine.max(self.now + pause);
+            let highest = [self.counter.unwrap_or(0), floor, birth].into_iter().max().unwrap();
+            self.counter = Some(((highest >> 21) + 1) << 21);
+        }
         self.life = life;
-        self.counter.get_or_insert(((floor.max(birth) >> 21) + 1) << 21);
         self.floor(floor);
     }
 
