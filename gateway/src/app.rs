@@ -18,6 +18,7 @@ use jetway_pool::Pool;
 use crate::{
     admin,
     drain::{self, Drain},
+    net::workers::Workers,
     sdk,
     sessions::{
         idle::{self, Clients},
@@ -70,6 +71,9 @@ pub enum StartError {
         /// Why not.
         error: io::Error,
     },
+    /// The host gives no threads.
+    #[error("cannot start threads: {0}")]
+    Threads(io::Error),
     /// The CLI servers cannot be had.
     #[error(transparent)]
     Pool(#[from] jetway_pool::StartError),
@@ -90,6 +94,8 @@ pub struct App {
     addresses: Addresses,
     /// Accept loops; they end when the drain closes.
     listeners: JoinSet<io::Result<()>>,
+    /// They outlive the connections that they serve.
+    _workers: Arc<Workers>,
 }
 
 impl App {
@@ -111,17 +117,19 @@ impl App {
         });
         let local = |l: &Option<TcpListener>| l.as_ref().and_then(|l| l.local_addr().ok());
         let addresses = Addresses { sdk: local(&sdk), admin: local(&admin) };
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let workers = Arc::new(Workers::start(cores).map_err(StartError::Threads)?);
         let mut listeners = JoinSet::new();
         if core.exclusive() {
             core.tracker.spawn(idle::watch(core.clone()));
         }
         if let Some(listener) = sdk {
-            listeners.spawn(sdk::serve(core.clone(), listener));
+            listeners.spawn(sdk::serve(core.clone(), listener, workers.clone()));
         }
         if let Some(listener) = admin {
             listeners.spawn(admin::serve(core.clone(), listener, metrics));
         }
-        Ok(Self { core, addresses, listeners })
+        Ok(Self { core, addresses, listeners, _workers: workers })
     }
 
     /// Where it listens.

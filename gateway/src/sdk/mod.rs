@@ -7,13 +7,17 @@ use std::{io, sync::Arc, time::Duration};
 use tokio::{net::TcpListener, sync::Semaphore, time::sleep};
 use tracing::{info, warn};
 
-use crate::{app::Core, net, stack};
+use crate::{
+    app::Core,
+    net::{self, workers::Workers},
+    stack,
+};
 
 /// How long accepting pauses when the host has no file descriptors left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Accepts connections until they are to be closed. While draining they are told so, and nothing more.
-pub(crate) async fn serve(core: Arc<Core>, listener: TcpListener) -> io::Result<()> {
+pub(crate) async fn serve(core: Arc<Core>, listener: TcpListener, workers: Arc<Workers>) -> io::Result<()> {
     let room = Arc::new(Semaphore::new(core.config.limits.max_connections));
     let closing = core.drain.closing().clone();
     let stack = stack::stack();
@@ -37,9 +41,13 @@ pub(crate) async fn serve(core: Arc<Core>, listener: TcpListener) -> io::Result<
         };
         net::prepare(&stream);
         let (core, stack) = (core.clone(), stack.clone());
-        core.tracker.clone().spawn(async move {
+        let tracker = core.tracker.clone();
+        let served = workers.serve(&tracker, stream, async move |stream| {
             conn::serve(core, stack, stream, peer).await;
             drop(permit);
         });
+        if let Err(error) = served {
+            warn!(%error, "handing a connection to its thread");
+        }
     }
 }
