@@ -45,13 +45,13 @@ type Shared = State<(Arc<Core>, PrometheusHandle)>;
 
 /// Whether new work is welcome. Draining, or without a CLI server, it is not.
 async fn ready(State((core, _)): Shared) -> Response {
-    let mut reasons = Vec::new();
-    if core.drain.is_draining() {
-        reasons.push("draining".to_owned());
-    }
-    reasons.extend(core.pool.ready().reasons);
-    let status = if reasons.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (status, Json(json!({ "ready": reasons.is_empty(), "reasons": reasons }))).into_response()
+    let draining = core.drain.is_draining();
+    let pool = core.pool.ready();
+    // Of a fleet, one server is enough; the reasons then tell what is wrong with the others.
+    let ready = pool.ready && !draining;
+    let reasons: Vec<_> = draining.then(|| "draining".to_owned()).into_iter().chain(pool.reasons).collect();
+    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, Json(json!({ "ready": ready, "reasons": reasons }))).into_response()
 }
 
 async fn render(State((_, metrics)): Shared) -> impl IntoResponse {
