@@ -122,7 +122,7 @@ impl Node {
     ) -> Result<(), E> {
         match self.class {
             None | Some(Class::Free | Class::Shape(_)) => {}
-            Some(Class::Set(_)) => report(self.class, value, at, found)?,
+            Some(Class::Set(_) | Class::Tools) => report(self.class, value, at, found)?,
             Some(_) if value.text() == b"null" => {}
             Some(_) => report(self.class, value, at, found)?,
         }
@@ -134,6 +134,7 @@ impl Node {
                 if length > 0 {
                     at.push('.');
                 }
+                at.push_str(if name.is_empty() { "\"\"" } else { "" });
                 at.extend(name.chars().take(SHOWN));
                 match (tree.members.get(&*name), &tree.values) {
                     (Some(node), _) => node.visit(value, at, found)?,
