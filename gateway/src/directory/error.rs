@@ -69,7 +69,7 @@ pub enum ClaimError {
     /// On that CLI server, or in the state that it shares, it is another's.
     #[error("the id is another's there")]
     Taken,
-    /// The owner has [`MAX_SESSIONS`](super::MAX_SESSIONS).
+    /// The owner has as many sessions as it may.
     #[error("the owner has too many sessions")]
     Full,
     /// The store did not answer as it should.

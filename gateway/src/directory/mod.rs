@@ -34,10 +34,6 @@ pub use self::{
 };
 use self::{redis::Redis, resolve::Reference, sqlite::Sqlite};
 
-/// How many sessions an owner may have that are not terminated. Each costs about a kilobyte, and a list of
-/// them is walked in twenty pages.
-pub const MAX_SESSIONS: usize = 10_000;
-
 /// How many records of terminated sessions are kept of an owner: the latest.
 pub const MAX_RECORDS: usize = 1000;
 
@@ -76,6 +72,17 @@ macro_rules! either {
             Store::Redis(store) => store.$op($($arg),*).await,
         }
     };
+}
+
+/// What a session that is not there yet is to be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct New {
+    /// Where it shall live.
+    pub place: Place,
+    /// It goes with its last user.
+    pub ephemeral: bool,
+    /// How many sessions its owner may have that are not terminated, this one included.
+    pub most: usize,
 }
 
 /// An id that is the caller's.
@@ -127,22 +134,16 @@ impl Directory {
         }
     }
 
-    /// Gives the owner the id: the session that it stands for already, or a new, unconfirmed one at `place`.
+    /// Gives the owner the id: the session that it stands for already, or a new, unconfirmed one.
     /// Of several at once one is fresh. Each claim on a session that is not confirmed yet must be confirmed
     /// or released.
     ///
     /// A terminated session's record makes way for the new one, which goes on from its epoch and fence.
     ///
     /// # Errors
-    /// If the id is another's at that place, or the owner has too many.
-    pub async fn claim(
-        &self,
-        key: &Key,
-        place: &Place,
-        ephemeral: bool,
-        at: UnixMs,
-    ) -> Result<Claim, ClaimError> {
-        either!(self.claim(key.clone(), place.clone(), ephemeral, sane(at)))
+    /// If the id is another's at that place, or the owner has too many sessions.
+    pub async fn claim(&self, key: &Key, new: &New, at: UnixMs) -> Result<Claim, ClaimError> {
+        either!(self.claim(key.clone(), new.clone(), sane(at)))
     }
 
     /// The CLI server has made the session: its status becomes `running` if it was `pending`.

@@ -21,12 +21,15 @@ pub(super) fn status(text: &str) -> Result<Status, StoreError> {
     text.parse().map_err(|_| StoreError::Corrupt("status"))
 }
 
-/// Lines of `<user> <role>`.
+/// Lines of `<user> <role>`, in any order.
 pub(super) fn members(lines: &str) -> Result<Vec<Member>, StoreError> {
     let corrupt = || StoreError::Corrupt("members");
     let member = |line: &str| {
         let (user, role) = line.split_once(' ')?;
         Some(Member { user: user.parse().ok()?, role: role.parse().ok()? })
     };
-    lines.lines().map(|line| member(line).ok_or_else(corrupt)).collect()
+    let mut members: Vec<_> =
+        lines.lines().map(|l| member(l).ok_or_else(corrupt)).collect::<Result<_, _>>()?;
+    members.sort_unstable_by(|a, b| a.user.cmp(&b.user));
+    Ok(members)
 }

@@ -11,7 +11,7 @@ use redis::{AsyncConnectionConfig, FromRedisValue, Script, ScriptInvocation};
 
 use self::parse::{Answer, Listed, Packed};
 use super::{
-    BATCH, Change, Claim, MAX_MEMBERS, MAX_RECORDS, MAX_SESSIONS,
+    BATCH, Change, Claim, MAX_MEMBERS, MAX_RECORDS, New,
     entry::{Entry, Key, Place, UnixMs},
     error::{ChangeError, ClaimError, FenceError, ListError, MoveError, OpenError, StoreError},
     page::{List, Order, Page, Position, Sort},
@@ -92,16 +92,10 @@ impl Redis {
         Ok(script.invoke_async(&mut conn).await?)
     }
 
-    pub(super) async fn claim(
-        &self,
-        key: Key,
-        place: Place,
-        ephemeral: bool,
-        at: UnixMs,
-    ) -> Result<Claim, ClaimError> {
+    pub(super) async fn claim(&self, key: Key, new: New, at: UnixMs) -> Result<Claim, ClaimError> {
         let mut call = of(&CLAIM, &key);
-        put_place(&mut call, &place);
-        call.arg(flag(ephemeral)).arg(at.0).arg(MAX_SESSIONS);
+        put_place(&mut call, &new.place);
+        call.arg(flag(new.ephemeral)).arg(at.0).arg(new.most);
         let (answer, entry): (Answer, Option<Packed>) = parse::pair(self.run(&call).await?)?;
         let claimed = |fresh| {
             let entry = entry.ok_or(StoreError::Corrupt("claim"))?.entry()?;

@@ -86,12 +86,10 @@ impl Packed {
             fence,
         ] = &self.fields;
         let time = |text: &str| number(text).map(UnixMs);
-        let mut members = stored::members(&self.members)?;
-        members.sort_unstable_by(|a, b| a.user.cmp(&b.user));
         Ok(Entry {
             key: stored::key(tenant, owner, id)?,
             name: stored::name(some(name))?,
-            members,
+            members: stored::members(&self.members)?,
             status: stored::status(status)?,
             reason: some(reason).map(str::to_owned),
             place: Place {

@@ -36,8 +36,31 @@ CREATE TABLE member (
   owner  TEXT    NOT NULL,
   role   TEXT    NOT NULL,
   since  INTEGER NOT NULL,
-  PRIMARY KEY (tenant, user, id, owner),
+  PRIMARY KEY (tenant, owner, id, user),
   FOREIGN KEY (tenant, owner, id) REFERENCES session ON DELETE CASCADE
 ) STRICT, WITHOUT ROWID;
 
-CREATE INDEX member_of ON member (tenant, owner, id, user);
+CREATE INDEX member_sees ON member (tenant, user, id, owner, since);
+
+-- How many sessions each owner has that are not terminated, so that no claim counts them.
+CREATE TABLE holder (
+  tenant TEXT    NOT NULL,
+  user   TEXT    NOT NULL,
+  live   INTEGER NOT NULL,
+  PRIMARY KEY (tenant, user)
+) STRICT, WITHOUT ROWID;
+
+CREATE TRIGGER session_added AFTER INSERT ON session WHEN new.status <> 'terminated' BEGIN
+  INSERT INTO holder VALUES (new.tenant, new.owner, 1) ON CONFLICT DO UPDATE SET live = live + 1;
+END;
+
+CREATE TRIGGER session_removed AFTER DELETE ON session WHEN old.status <> 'terminated' BEGIN
+  UPDATE holder SET live = live - 1 WHERE tenant = old.tenant AND user = old.owner;
+  DELETE FROM holder WHERE tenant = old.tenant AND user = old.owner AND live = 0;
+END;
+
+CREATE TRIGGER session_ended AFTER UPDATE OF status ON session
+WHEN old.status <> 'terminated' AND new.status = 'terminated' BEGIN
+  UPDATE holder SET live = live - 1 WHERE tenant = old.tenant AND user = old.owner;
+  DELETE FROM holder WHERE tenant = old.tenant AND user = old.owner AND live = 0;
+END;

@@ -12,7 +12,7 @@ use jetway_config::{Identity, SessionId};
 
 use self::thread::Thread;
 use super::{
-    BATCH, Change, Claim,
+    BATCH, Change, Claim, New,
     entry::{Entry, Key, Place, UnixMs},
     error::{ChangeError, ClaimError, FenceError, ListError, MoveError, OpenError, StoreError},
     page::{List, Page, Position},
@@ -42,14 +42,8 @@ impl Sqlite {
         self.changes.join();
     }
 
-    pub(super) async fn claim(
-        &self,
-        key: Key,
-        place: Place,
-        ephemeral: bool,
-        at: UnixMs,
-    ) -> Result<Claim, ClaimError> {
-        self.changes.run(move |c| write::claim(c, &key, &place, ephemeral, at)).await?
+    pub(super) async fn claim(&self, key: Key, new: New, at: UnixMs) -> Result<Claim, ClaimError> {
+        self.changes.run(move |c| write::claim(c, &key, &new, at)).await?
     }
 
     pub(super) async fn release(&self, key: Key) -> Result<bool, StoreError> {

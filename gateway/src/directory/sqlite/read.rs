@@ -18,15 +18,15 @@ macro_rules! entry {
     () => {
         "s.tenant, s.owner, s.id, s.name, s.status, s.reason, s.server, s.state, s.exclusive, s.claims = 0, \
          s.ephemeral, s.created, s.updated, s.last_used, s.ended, s.epoch, s.fence, \
-         (SELECT group_concat(user || ' ' || role, char(10) ORDER BY user) FROM member \
+         (SELECT group_concat(user || ' ' || role, char(10)) FROM member \
           WHERE tenant = s.tenant AND owner = s.owner AND id = s.id)"
     };
 }
 
-/// What is shared with the user.
+/// What is shared with the user. Left to itself, SQLite may look through all of a tenant's sessions.
 macro_rules! shared {
     () => {
-        "member m JOIN session s ON s.tenant = m.tenant AND s.owner = m.owner AND s.id = m.id \
+        "member m INDEXED BY member_sees CROSS JOIN session s ON s.tenant = m.tenant AND s.owner = m.owner AND s.id = m.id \
          WHERE m.tenant = :tenant AND m.user = :user"
     };
 }
@@ -34,17 +34,9 @@ macro_rules! shared {
 const GET: &str =
     concat!("SELECT ", entry!(), " FROM session s WHERE tenant = :tenant AND owner = :user AND id = :id");
 
-/// The user's own; else the one that was shared first: a later one must not take its place.
-const FIND: &str = concat!(
-    "SELECT * FROM (SELECT ",
-    entry!(),
-    ", 0 AS rank, 0 AS since FROM session s
-      WHERE tenant = :tenant AND owner = :user AND id = :id AND status <> 'terminated' UNION ALL SELECT ",
-    entry!(),
-    ", 1, m.since FROM ",
-    shared!(),
-    " AND m.id = :id) ORDER BY rank, since, owner LIMIT 1"
-);
+/// The one that was shared first: a later one must not take its place.
+const SHARED: &str =
+    concat!("SELECT ", entry!(), " FROM ", shared!(), " AND m.id = :id ORDER BY m.since, m.owner LIMIT 1");
 
 const LATEST: &str = concat!(
     "SELECT ",
@@ -56,7 +48,8 @@ const LATEST: &str = concat!(
 const NAMED: &str = concat!(
     "SELECT * FROM (SELECT ",
     entry!(),
-    " FROM session s WHERE tenant = :tenant AND owner = :user AND folded = :name AND status <> 'terminated'
+    " FROM session s INDEXED BY session_named
+      WHERE tenant = :tenant AND owner = :user AND folded = :name AND status <> 'terminated'
       UNION ALL SELECT ",
     entry!(),
     " FROM ",
@@ -111,7 +104,14 @@ fn owned(conn: &Connection, who: &Identity, id: &str) -> Result<Option<Entry>, S
 
 /// See [`Directory::find`](crate::directory::Directory::find).
 pub(super) fn find(conn: &Connection, who: &Identity, id: &str) -> Result<Option<Entry>, StoreError> {
-    one(conn, FIND, named_params! { ":tenant": who.tenant.as_str(), ":user": who.user.as_str(), ":id": id })
+    match owned(conn, who, id)? {
+        Some(own) if own.status != Status::Terminated => Ok(Some(own)),
+        _ => one(
+            conn,
+            SHARED,
+            named_params! { ":tenant": who.tenant.as_str(), ":user": who.user.as_str(), ":id": id },
+        ),
+    }
 }
 
 /// See [`Directory::resolve`](crate::directory::Directory::resolve).
@@ -212,4 +212,30 @@ fn entry(row: &Row<'_>) -> Result<Entry, StoreError> {
         epoch: number(15)?,
         fence: number(16)?,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::directory::sqlite::schema;
+
+    /// What a question costs must not grow with what others have.
+    #[test]
+    fn no_question_walks_a_table() {
+        let dir = tempfile::tempdir().unwrap();
+        let conn = schema::open(&dir.path().join("plan.sqlite")).unwrap();
+        let lists = [Sort::Started, Sort::Updated]
+            .map(|s| [Order::Ascending, Order::Descending].map(|o| list_sql(s, o)));
+        let fixed = [GET, SHARED, LATEST, NAMED, PREFIXED].map(str::to_owned);
+        for sql in fixed.iter().chain(lists.as_flattened()) {
+            let mut plan = conn.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
+            let mut steps = plan.raw_query();
+            while let Some(step) = steps.next().unwrap() {
+                let step: String = step.get(3).unwrap();
+                let walks = ["SCAN s", "SCAN m", "SCAN member"].contains(&step.as_str());
+                let broad = ["PRIMARY KEY (tenant=?)", "PRIMARY KEY (tenant=? AND owner=?)"];
+                assert!(!walks && !broad.iter().any(|b| step.ends_with(b)), "{sql}: {step}");
+            }
+        }
+    }
 }

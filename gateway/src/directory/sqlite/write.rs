@@ -4,7 +4,7 @@ use rusqlite::{Connection, OptionalExtension as _, named_params, params};
 
 use super::read;
 use crate::directory::{
-    Change, Claim, MAX_MEMBERS, MAX_RECORDS, MAX_SESSIONS,
+    Change, Claim, MAX_MEMBERS, MAX_RECORDS, New,
     entry::{Entry, Key, Place, Status, UnixMs},
     error::{ChangeError, ClaimError, FenceError, MoveError, StoreError},
 };
@@ -16,13 +16,8 @@ type Answer<T, E> = Result<Result<T, E>, StoreError>;
 /// The row of a key that is alive.
 const LIVE: &str = "tenant = ?1 AND owner = ?2 AND id = ?3 AND status <> 'terminated'";
 
-pub(super) fn claim(
-    conn: &Connection,
-    key: &Key,
-    place: &Place,
-    ephemeral: bool,
-    at: UnixMs,
-) -> Answer<Claim, ClaimError> {
+pub(super) fn claim(conn: &Connection, key: &Key, new: &New, at: UnixMs) -> Answer<Claim, ClaimError> {
+    let New { place, ephemeral, most } = new;
     let known = read::get(conn, key)?;
     if known.as_ref().is_some_and(|entry| entry.status != Status::Terminated) {
         let sql = format!(
@@ -34,7 +29,7 @@ pub(super) fn claim(
     if taken(conn, key, place)? {
         return Ok(Err(ClaimError::Taken));
     }
-    if live(conn, &key.owner)? >= MAX_SESSIONS as i64 {
+    if live(conn, &key.owner)? >= *most as i64 {
         return Ok(Err(ClaimError::Full));
     }
     forget(conn, key)?;
@@ -76,9 +71,9 @@ fn taken(conn: &Connection, key: &Key, place: &Place) -> Result<bool, StoreError
 }
 
 fn live(conn: &Connection, owner: &Identity) -> Result<i64, StoreError> {
-    let sql = "SELECT count(*) FROM session WHERE tenant = ?1 AND owner = ?2 AND status <> 'terminated'";
+    let sql = "SELECT live FROM holder WHERE tenant = ?1 AND user = ?2";
     let params = params![owner.tenant.as_str(), owner.user.as_str()];
-    Ok(conn.prepare_cached(sql)?.query_row(params, |row| row.get(0))?)
+    Ok(conn.prepare_cached(sql)?.query_row(params, |row| row.get(0)).optional()?.unwrap_or(0))
 }
 
 pub(super) fn release(conn: &Connection, key: &Key) -> Result<bool, StoreError> {
