@@ -111,7 +111,7 @@ pub struct Method {
 }
 
 /// Granted beside other users only since their params are judged; see [`Method::shared`].
-const JUDGED: [&str; 9] = [
+const JUDGED: [&str; 11] = [
     "session.metadata.setWorkingDirectory",
     "session.options.update",
     "session.provider.add",
@@ -121,6 +121,8 @@ const JUDGED: [&str; 9] = [
     "session.workspaces.removePath",
     "session.workspaces.renamePath",
     "session.workspaces.statFile",
+    "sessions.delete",
+    "sessions.enrichMetadata",
 ];
 
 const TEXTS: [&str; 2] = [include_str!("catalogue/session.txt"), include_str!("catalogue/server.txt")];
