@@ -80,26 +80,33 @@ async fn lone(lockd: &Lockd, plain: &mut Plain) -> (f64, f64) {
 
 /// Times from a release to the next grant, and waits.
 #[derive(Clone, Default)]
-struct Handed(Arc<Mutex<(Option<Instant>, Vec<Duration>, Vec<Duration>)>>);
+struct Handed(Arc<Mutex<Times>>);
+
+#[derive(Default)]
+struct Times {
+    released: Option<Instant>,
+    handed: Vec<Duration>,
+    waited: Vec<Duration>,
+}
 
 impl Handed {
     fn granted(&self, waited: Duration) {
-        let mut handed = self.0.lock().unwrap();
-        if let Some(released) = handed.0.take() {
-            handed.1.push(released.elapsed());
+        let mut times = self.0.lock().unwrap();
+        if let Some(released) = times.released.take() {
+            times.handed.push(released.elapsed());
         }
-        handed.2.push(waited);
+        times.waited.push(waited);
     }
 
     fn releasing(&self) {
-        self.0.lock().unwrap().0 = Some(Instant::now());
+        self.0.lock().unwrap().released = Some(Instant::now());
     }
 
     /// p50 and p99 of hand-offs, and the longest wait, in milliseconds.
     fn figures(&self) -> (f64, f64, f64) {
-        let mut handed = self.0.lock().unwrap();
-        let (p50, p99) = (percentile(&mut handed.1, 50), percentile(&mut handed.1, 99));
-        (p50, p99, percentile(&mut handed.2, 100))
+        let mut times = self.0.lock().unwrap();
+        let (p50, p99) = (percentile(&mut times.handed, 50), percentile(&mut times.handed, 99));
+        (p50, p99, percentile(&mut times.waited, 100))
     }
 }
 

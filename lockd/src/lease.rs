@@ -4,6 +4,7 @@ use crate::{
     fence::Fence,
     key::Key,
     lockd::Inner,
+    metrics::{self, Level},
     rules::Moment,
     store::{Leave, Ticket},
     watch::Cause,
@@ -175,9 +176,11 @@ impl Lease {
     /// Gives the lease back and waits until the store knows, or cannot be told. What is not awaited to its
     /// end is done all the same.
     pub async fn release(mut self) {
-        if let Some(leave) = self.leave.take() {
-            let _ = self.lockd.give_back(&self.authority, leave).await;
+        self.lockd.ended(&self.authority);
+        if let Some(leave) = &self.leave {
+            self.lockd.tell(leave).await;
         }
+        self.leave = None;
     }
 }
 
@@ -191,8 +194,11 @@ impl Deref for Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
+        metrics::holding(Level::Lease, -1.0);
+        metrics::held(Level::Lease, self.authority.held_for());
         if let Some(leave) = self.leave.take() {
-            self.lockd.give_back(&self.authority, leave);
+            self.lockd.ended(&self.authority);
+            self.lockd.leave(leave);
         }
     }
 }

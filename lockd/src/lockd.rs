@@ -31,7 +31,6 @@ use std::{
 use tokio::{
     runtime::Handle,
     sync::Notify,
-    task::JoinHandle,
     time::{Instant, sleep, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -218,6 +217,8 @@ impl Inner {
             let answer = timeout(self.rules.command * 2, self.store.enter(&enter)).await;
             let answer = match answer {
                 Ok(Ok(answer)) => Some(answer),
+                // Why it is down has been said before.
+                Ok(Err(StoreError::Down)) if failure.is_some() => None,
                 Ok(Err(source)) => {
                     failure = Some(AcquireError::Store { after: begun.elapsed(), source });
                     None
@@ -253,32 +254,31 @@ impl Inner {
         }
     }
 
-    /// From now on a lease is over here, and a task tells the store.
-    pub(crate) fn give_back(self: &Arc<Self>, lease: &Authority, leave: Leave) -> JoinHandle<()> {
-        let mut book = self.book();
-        book.leases.remove(&leave.ticket.seq);
-        book.watch.release(leave.ticket.seq);
-        drop(book);
+    /// From now on a lease is over here; the store is to be told.
+    pub(crate) fn ended(&self, lease: &Authority) {
         lease.end(None);
-        metrics::holding(Level::Lease, -1.0);
-        metrics::held(Level::Lease, lease.held_for());
-        self.leave(leave)
+        let seq = lease.ticket().seq;
+        let mut book = self.book();
+        book.leases.remove(&seq);
+        book.watch.release(seq);
+    }
+
+    /// A task tells the store that a ticket is over.
+    pub(crate) fn leave(self: &Arc<Self>, leave: Leave) {
+        let this = Arc::clone(self);
+        self.leaving.spawn_on(async move { this.tell(&leave).await }, &self.runtime);
     }
 
     /// Tells the store that a ticket is over, for as long as it would take the store to find out.
-    pub(crate) fn leave(self: &Arc<Self>, leave: Leave) -> JoinHandle<()> {
-        let this = Arc::clone(self);
-        let task = async move {
-            let until = Instant::now() + this.rules.ttl;
-            loop {
-                match timeout(this.rules.command * 2, this.store.leave(&leave)).await {
-                    Ok(Ok(())) => return,
-                    _ if Instant::now() + RETRY >= until => return,
-                    _ => sleep(RETRY).await,
-                }
+    pub(crate) async fn tell(&self, leave: &Leave) {
+        let until = Instant::now() + self.rules.ttl;
+        loop {
+            match timeout(self.rules.command * 2, self.store.leave(leave)).await {
+                Ok(Ok(())) => return,
+                _ if Instant::now() + RETRY >= until => return,
+                _ => sleep(RETRY).await,
             }
-        };
-        self.leaving.spawn_on(task, &self.runtime)
+        }
     }
 }
 

@@ -53,6 +53,8 @@ pub struct Watch {
     /// When leases are to be renewed next; none while there are none, or a renewal is under way.
     renewal: Option<Moment>,
     under_way: bool,
+    /// When the watchdog thinks that it will wake.
+    armed: Option<Moment>,
 }
 
 #[derive(Debug, Clone)]
@@ -84,7 +86,7 @@ pub struct Answered {
 impl Watch {
     /// Watches nothing yet.
     pub fn new(rules: Rules) -> Self {
-        Self { rules, leases: BTreeMap::new(), renewal: None, under_way: false }
+        Self { rules, leases: BTreeMap::new(), renewal: None, under_way: false, armed: None }
     }
 
     /// Watches a lease that may be used until `until`. True if the watchdog must wake earlier than it
@@ -95,7 +97,7 @@ impl Watch {
         if first {
             self.renewal = Some(now + self.rules.renew_every);
         }
-        first
+        self.next().is_some_and(|next| self.armed.is_none_or(|armed| next < armed))
     }
 
     /// No longer watches a lease.
@@ -122,6 +124,13 @@ impl Watch {
     pub fn next(&self) -> Option<Moment> {
         let deadline = self.leases.values().map(|lease| lease.until).min();
         self.renewal.into_iter().chain(deadline).min()
+    }
+
+    /// As [`next`](Self::next), for the watchdog that is going to sleep until then. Leases that come and go
+    /// meanwhile need not disturb it.
+    pub fn arm(&mut self) -> Option<Moment> {
+        self.armed = self.next();
+        self.armed
     }
 
     /// What is to be done by now.
@@ -199,6 +208,7 @@ mod tests {
     fn all_are_renewed_together_and_the_deadline_counts_from_the_sending() {
         let mut watch = Watch::new(RULES());
         assert!(watch.hold(at(0), 1, fence(), at(8)));
+        assert_eq!(watch.arm(), Some(at(3)));
         assert!(!watch.hold(at(2), 2, fence(), at(10)));
         assert_eq!(watch.next(), Some(at(3)));
         assert_eq!(watch.wake(at(3)).renew, [(1, fence()), (2, fence())]);

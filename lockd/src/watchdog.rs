@@ -24,7 +24,7 @@ struct Answers {
 pub(crate) async fn run(lockd: Arc<Inner>) {
     let mut renewal: Option<BoxFuture<'_, Answers>> = None;
     loop {
-        let next = lockd.book().watch.next();
+        let next = lockd.book().watch.arm();
         let answers = tokio::select! {
             biased;
             () = lockd.stop.cancelled() => break,

@@ -155,6 +155,31 @@ async fn a_redis_that_evicts_is_refused() {
     println!("eviction: {error}");
 }
 
+/// A cluster of one refuses what is not in one slot.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cluster_takes_the_scripts() {
+    let redis = Redis::start(&["--cluster-enabled", "yes"]);
+    let _: String = redis.query(&["CLUSTER", "ADDSLOTSRANGE", "0", "16383"]).await;
+    let ready = |info: String| info.contains("cluster_state:ok");
+    while !ready(redis.query(&["CLUSTER", "INFO"]).await) {
+        tokio::time::sleep(ms(20)).await;
+    }
+    let lockd = redis.lockd(TTL, no_floors()).await;
+    let mut leases = Vec::new();
+    for i in 0..40 {
+        let lease = lockd.acquire(&key(&format!("s{i}")), &who("ada"), soon()).await.unwrap();
+        leases.push(lease);
+    }
+    let next = waiter(&lockd, "s7");
+    in_line(&lockd).await;
+    tokio::time::sleep(TTL).await;
+    assert!(leases.iter().all(|lease| lease.is_live(Instant::now())), "renewed in batches");
+    drop(leases);
+    drop(next.await.unwrap());
+    lockd.shutdown().await;
+    println!("cluster: 40 sessions' leases taken, waited for, renewed and given back, each in one slot");
+}
+
 #[tokio::test]
 async fn no_redis_is_said_at_once() {
     let begun = Instant::now();

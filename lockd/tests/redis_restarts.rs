@@ -4,7 +4,8 @@
 mod common;
 
 use common::{Durable, Redis, key, locks, ms, proxy::Proxy, settings, soon, who};
-use jetway_lockd::{AcquireError, Fence, Key, Lockd, no_floors};
+use futures_util::future::{BoxFuture, FutureExt};
+use jetway_lockd::{AcquireError, Cause, Ended, Fence, Key, Lockd, Tenure, Turns, no_floors};
 use std::{
     collections::BTreeMap,
     sync::{
@@ -251,15 +252,35 @@ async fn check_14_expiries_that_jump_break_no_fence() {
     );
 }
 
+struct Notes(Mutex<Vec<Ended>>);
+
+impl Tenure for Notes {
+    fn ended(&self, _: &Key, _: Fence, why: Ended) -> BoxFuture<'static, ()> {
+        self.0.lock().unwrap().push(why);
+        async {}.boxed()
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_redis_drops_is_lost_at_the_next_renewal() {
-    let redis = Redis::start(&[]);
+    let (redis, notes) = (Redis::start(&[]), Arc::new(Notes(Mutex::default())));
     let lockd = redis.lockd(TTL, no_floors()).await;
-    let lease = lockd.acquire(&key("shared"), &who("ada"), soon()).await.unwrap();
+    let turns = Turns::new(lockd, Arc::clone(&notes) as _, TTL * 10, 10);
+    let turn = turns.begin(&key("shared"), &who("ada"), soon()).await.unwrap();
     redis.settled().await;
     for key in redis.query::<Vec<String>>(&["KEYS", "jetway:lock:*lease*"]).await {
         let _: i64 = redis.query(&["DEL", &key]).await;
     }
-    let cause = tokio::time::timeout(TTL, lease.over()).await.unwrap();
-    assert_eq!(cause, Some(jetway_lockd::Cause::Taken));
+    let cause = tokio::time::timeout(TTL, turn.over()).await.unwrap();
+    assert_eq!(cause, Some(Cause::Taken));
+    assert!(!turn.is_live(Instant::now()));
+    // No other turn begins here until the lost one has been cleaned up.
+    let soon_enough = Instant::now() + ms(300);
+    let error = turns.begin(&key("shared"), &who("bob"), soon_enough).await.unwrap_err();
+    assert!(matches!(error, AcquireError::TimedOut { .. }), "{error:?}");
+    let fence = turn.fence();
+    drop(turn);
+    let next = turns.begin(&key("shared"), &who("bob"), soon()).await.unwrap();
+    assert!(next.fence() > fence);
+    assert_eq!(*notes.0.lock().unwrap(), [Ended::Lost(Cause::Taken)]);
 }

@@ -35,7 +35,7 @@ fn no_seed_breaks_a_promise() {
         assert!(recovered(&world), "seed {seed}: not every session had turns again");
         return;
     }
-    let seeds = variable("LOCKD_SEEDS").unwrap_or(600);
+    let seeds = variable("LOCKD_SEEDS").unwrap_or(400);
     let begun = Instant::now();
     let (next, turns, grants, faults, jumps) = Default::default();
     let counters: (&AtomicU64, [&AtomicU64; 4]) = (&next, [&turns, &grants, &faults, &jumps]);

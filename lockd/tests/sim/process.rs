@@ -1,6 +1,8 @@
 //! A simulated process: the crate's own cores (`Attempt`, `Watch`) between simulated clients and a simulated
 //! connection, and the bugs that the checker must find.
 
+mod holding;
+
 use crate::{
     history::What,
     world::{Command, Event, PROCESSES, Reply, SESSIONS, Timer, World, session_of},
@@ -8,7 +10,7 @@ use crate::{
 use jetway_lockd::{
     Fence, Key, Moment, Rules,
     attempt::{Attempt, Step},
-    store::{Answer, Enter, Leave, Node, Notice, Renew, Renewed, Ticket, What as Told},
+    store::{Answer, Enter, Node, Notice, Ticket, What as Told},
     watch::Watch,
 };
 use std::{collections::HashMap, time::Duration};
@@ -164,6 +166,10 @@ impl Process {
         self.life = None;
     }
 
+    fn connecting(&self) -> bool {
+        self.requests.values().any(|pending| matches!(pending, Pending::Connect))
+    }
+
     pub(crate) fn handle(&mut self, world: &mut World, event: Event) {
         match event {
             Event::Timer { timer: Timer::Client(i, stamp), .. } if self.clients[i].stamp == stamp => {
@@ -178,10 +184,8 @@ impl Process {
                     self.unanswered(world, pending);
                 }
             }
-            Event::Timer { timer: Timer::Connect, .. } if self.life.is_none() => {
-                if !self.requests.values().any(|pending| matches!(pending, Pending::Connect)) {
-                    self.connect(world);
-                }
+            Event::Timer { timer: Timer::Connect, .. } if self.life.is_none() && !self.connecting() => {
+                self.connect(world);
             }
             Event::Reply { request, reply, .. } => {
                 if let Some(pending) = self.requests.remove(&request) {
@@ -228,7 +232,7 @@ impl Process {
                 if !self.is_live(world, seq) {
                     return self.lost(world, i);
                 }
-                world.to_cli(self.node, i, session, fence, ending);
+                world.frame(self.node, i, session, fence, ending);
                 self.wake_at(world, i, now + FRAME);
             }
         }
@@ -283,41 +287,6 @@ impl Process {
         }
     }
 
-    /// The CLI has confirmed the end of the turn: only now is the lease given back.
-    fn turn_ended(&mut self, world: &mut World, i: usize, ended: Fence) {
-        let State::Holds { enter, fence, .. } = &self.clients[i].state else { return };
-        if *fence == ended {
-            let enter = enter.clone();
-            world.note(session_of(&enter.key), ended, What::Over);
-            self.watch.release(enter.ticket.seq);
-            match world.bug {
-                Bug::GetThenDelete => {
-                    let pending = Pending::Release(enter.key.clone(), enter.ticket);
-                    self.request(world, pending, Command::Get(enter.key));
-                }
-                _ => self.leave(world, &enter),
-            }
-            self.think(world, i);
-        }
-    }
-
-    fn lost(&mut self, world: &mut World, i: usize) {
-        let State::Holds { enter, fence, .. } = &self.clients[i].state else { return };
-        let (enter, fence) = (enter.clone(), *fence);
-        world.note(session_of(&enter.key), fence, What::Over);
-        self.watch.release(enter.ticket.seq);
-        self.leave(world, &enter);
-        self.think(world, i);
-    }
-
-    fn leave(&mut self, world: &mut World, enter: &Enter) {
-        let leave = Leave { key: enter.key.clone(), ticket: enter.ticket, who: enter.who.clone() };
-        // The answer does not matter: what is not given back expires.
-        if let Some(life) = self.life {
-            world.send(self.node, life, 0, Command::Leave(leave));
-        }
-    }
-
     fn told(&mut self, world: &mut World, notice: Notice) {
         let now = self.now(world);
         let after = match notice.what {
@@ -333,64 +302,6 @@ impl Process {
                 if !*asking {
                     self.wake_at(world, i, now + after);
                 }
-            }
-        }
-    }
-
-    fn set_watch(&self, world: &mut World) {
-        if let Some(next) = self.watch.next().filter(|_| world.bug != Bug::NoRenewal) {
-            self.timer(world, next, Timer::Watch);
-        }
-    }
-
-    fn watchdog(&mut self, world: &mut World) {
-        let wake = self.watch.wake(self.now(world));
-        self.lose(world, &wake.lost.iter().map(|(seq, _)| *seq).collect::<Vec<_>>());
-        if wake.renew.is_empty() {
-            return if !wake.lost.is_empty() {
-                self.set_watch(world)
-            };
-        }
-        let seqs: Vec<u64> = wake.renew.iter().map(|(seq, _)| *seq).collect();
-        let leases = self.clients.iter().filter_map(|client| match &client.state {
-            State::Holds { enter, fence, .. } if seqs.contains(&enter.ticket.seq) => Some(Renew {
-                key: enter.key.clone(),
-                ticket: enter.ticket,
-                who: enter.who.clone(),
-                fence: *fence,
-            }),
-            _ => None,
-        });
-        let leases: Vec<Renew> = leases.collect();
-        let seqs: Vec<u64> = leases.iter().map(|lease| lease.ticket.seq).collect();
-        let sent = self.now(world);
-        if !self.request(world, Pending::Renew(sent, seqs.clone()), Command::Renew(leases)) {
-            self.renewed(world, sent, seqs.into_iter().map(|seq| (seq, None)).collect());
-        }
-        self.set_watch(world);
-    }
-
-    fn renewed(&mut self, world: &mut World, sent: Moment, outcomes: Vec<(u64, Option<Renewed>)>) {
-        let answered = self.watch.renewed(sent, self.now(world), outcomes);
-        for (seq, until, _) in answered.kept {
-            for client in &self.clients {
-                if let State::Holds { enter, fence, .. } = &client.state
-                    && enter.ticket.seq == seq
-                {
-                    world.note(client.session, *fence, What::Until(self.in_truth(until)));
-                }
-            }
-        }
-        self.lose(world, &answered.lost.iter().map(|(seq, _)| *seq).collect::<Vec<_>>());
-        self.set_watch(world);
-    }
-
-    fn lose(&mut self, world: &mut World, seqs: &[u64]) {
-        for i in 0..self.clients.len() {
-            if let State::Holds { enter, .. } = &self.clients[i].state
-                && seqs.contains(&enter.ticket.seq)
-            {
-                self.lost(world, i);
             }
         }
     }

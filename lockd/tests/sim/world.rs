@@ -174,7 +174,7 @@ impl World {
     }
 
     /// Frames are not lost on their way to the CLI, but may take long.
-    pub(crate) fn to_cli(&mut self, from: Node, client: usize, session: usize, fence: Fence, end: bool) {
+    pub(crate) fn frame(&mut self, from: Node, client: usize, session: usize, fence: Fence, end: bool) {
         let way = self.way().unwrap_or(TTL);
         self.after(way, Event::Cli { from, client, session, fence, end });
     }
