@@ -100,7 +100,7 @@ where
 
 /// What a stranger may send in one frame. With what the connection itself takes, not quite 3 KiB, it is held
 /// within [`limits::PREAUTH_HEAP_BYTES`].
-const PREAUTH: Caps = Caps { header: 1024, body: limits::PREAUTH_HEAP_BYTES / 2 };
+const PREAUTH: Caps = Caps { header: 512, body: limits::PREAUTH_HEAP_BYTES / 2 };
 
 struct Conn<S> {
     read: OwnedReadHalf,
