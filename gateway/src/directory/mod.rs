@@ -10,7 +10,7 @@
 //! * A terminated session's entry is a record for its owner. Only a new claim or [`Directory::forget`]
 //!   changes it.
 //!
-//! Two stores do the same: a file ([`sqlite`]) for one gateway, [`redis`] for several. `entry`, `page` and
+//! Two stores do the same: a file (`sqlite`) for one gateway, `redis` for several. `entry`, `page` and
 //! `resolve` hold what does no I/O. All operations are atomic and may be cancelled: then they are done wholly
 //! or not at all. None waits for longer than a few seconds.
 

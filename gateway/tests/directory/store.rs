@@ -7,7 +7,11 @@ use std::{
 };
 
 use jetway_config::{Config, Sources};
-use jetway_gateway::directory::Directory;
+use jetway_gateway::directory::{Directory, OpenError};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 
 const REDIS: &str = "/usr/bin/redis-server";
 
@@ -66,17 +70,32 @@ impl Store {
     pub(crate) fn wipe(&mut self) {
         match self {
             Self::Sqlite(dir) => *dir = tempfile::tempdir().unwrap(),
-            Self::Redis(redis) => {
-                let client = redis::Client::open(("127.0.0.1", redis.port)).unwrap();
-                redis::cmd("FLUSHALL").exec(&mut client.get_connection().unwrap()).unwrap();
-            }
+            Self::Redis(_) => self.ask(&redis::cmd("FLUSHALL")),
         }
+    }
+
+    /// Tells the Redis server something.
+    pub(crate) fn ask(&self, command: &redis::Cmd) {
+        let Self::Redis(redis) = self else { return };
+        let client = redis::Client::open(("127.0.0.1", redis.port)).unwrap();
+        command.exec(&mut client.get_connection().unwrap()).unwrap();
+    }
+
+    /// Stops the Redis server, or lets it go on.
+    pub(crate) fn pause(&self, pause: bool) {
+        let Self::Redis(redis) = self else { return };
+        let signal = if pause { Signal::SIGSTOP } else { Signal::SIGCONT };
+        kill(Pid::from_raw(redis.child.id().try_into().unwrap()), signal).unwrap();
     }
 }
 
 pub(crate) async fn open(toml: &str) -> Directory {
+    try_open(toml).await.unwrap()
+}
+
+pub(crate) async fn try_open(toml: &str) -> Result<Directory, OpenError> {
     let config = Config::load(&Sources::fixed(toml, &[])).unwrap();
-    Directory::open(&config.directory, &config.redis).await.unwrap()
+    Directory::open(&config.directory, &config.redis).await
 }
 
 fn serve(dir: &tempfile::TempDir, port: u16) -> Child {
