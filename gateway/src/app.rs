@@ -14,11 +14,13 @@ use jetway_config::{
     stores::{DirectoryStore, LockStore},
 };
 use jetway_pool::Pool;
+use jetway_wire::catalogue::Surface;
 
 use crate::{
     admin,
     drain::{self, Drain},
     net::workers::Workers,
+    policy::Reach,
     sdk,
     sessions::{
         idle::{self, Clients},
@@ -52,9 +54,16 @@ impl Core {
         self.config.pool.mode == PoolMode::PerUser
     }
 
-    /// Whether the caller may call every method of its CLI.
-    pub(crate) fn full_surface(&self, who: &Identity) -> bool {
-        self.config.full_surface(&who.tenant)
+    /// How far the caller's calls may reach.
+    pub(crate) fn reach<'a>(&'a self, who: &'a Identity) -> Reach<'a> {
+        let full = self.config.full_surface(&who.tenant);
+        Reach {
+            surface: if full { Surface::Full } else { Surface::Shared },
+            tenant: &who.tenant,
+            rules: self.config.tenants.get(&who.tenant),
+            // Anonymous callers are this machine's own; a model server of theirs lives on loopback.
+            loopback: self.config.auth.anonymous,
+        }
     }
 }
 

@@ -6,8 +6,6 @@ pub mod directory;
 mod drain;
 pub mod metrics;
 mod net;
-// The stack is wired to it next.
-#[allow(dead_code, unused_imports)]
 mod policy;
 mod rescue;
 mod sdk;

@@ -28,7 +28,7 @@ pub(crate) fn name(refusal: &Refusal) -> &'static str {
     match refusal {
         Refusal::Unauthenticated(_) => "unauthenticated",
         Refusal::SessionNotFound => "session_not_found",
-        Refusal::MethodNotAllowed(_) => "method_not_allowed",
+        Refusal::MethodNotAllowed { .. } => "method_not_allowed",
         Refusal::Overloaded(..) => "overloaded",
         Refusal::Indeterminate { .. } => "turn_indeterminate",
         Refusal::Draining(_) => "draining",
@@ -42,11 +42,16 @@ fn describe(refusal: &Refusal) -> (i64, String, Option<Value>) {
             (code::UNAUTHENTICATED, format!("AUTHENTICATION_FAILED: {why}"), None)
         }
         Refusal::SessionNotFound => (code::SESSION_NOT_FOUND, "Session not found".into(), None),
-        Refusal::MethodNotAllowed(method) => (
+        Refusal::MethodNotAllowed { method, denied: None } => (
             code::METHOD_NOT_ALLOWED,
             format!("Method not allowed: {method}"),
             Some(json!({ "method": method })),
         ),
+        Refusal::MethodNotAllowed { method, denied: Some(denied) } => {
+            let data =
+                json!({ "method": method, "rule": denied.rule.as_str(), "at": denied.at, "key": denied.key });
+            (code::METHOD_NOT_ALLOWED, format!("Method not allowed: {method}: {denied}"), Some(data))
+        }
         Refusal::Overloaded(limit, retry_after) => {
             let data = json!({ "limit": limit.as_str(), "retryAfterMs": retry_after.as_millis() as u64 });
             (code::OVERLOADED, overloaded(*limit).into(), Some(data))

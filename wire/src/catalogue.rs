@@ -98,8 +98,6 @@ pub struct Method {
     pub name: &'static str,
     /// Who deals with it.
     pub scope: Scope,
-    /// Whether it is safe beside other users even where nobody judges its params or edits its answer.
-    pub shared: bool,
     /// What is to become of its answer.
     pub answer: Answer,
     /// Which runtime has it; see the column of that name.
@@ -109,21 +107,6 @@ pub struct Method {
     /// Where session ids stand in the params.
     ids: Vec<Path>,
 }
-
-/// Granted beside other users only since their params are judged; see [`Method::shared`].
-const JUDGED: [&str; 11] = [
-    "session.metadata.setWorkingDirectory",
-    "session.options.update",
-    "session.provider.add",
-    "session.workspaces.createDirectory",
-    "session.workspaces.createFile",
-    "session.workspaces.readFile",
-    "session.workspaces.removePath",
-    "session.workspaces.renamePath",
-    "session.workspaces.statFile",
-    "sessions.delete",
-    "sessions.enrichMetadata",
-];
 
 const TEXTS: [&str; 2] = [include_str!("catalogue/session.txt"), include_str!("catalogue/server.txt")];
 
@@ -219,12 +202,7 @@ fn parse_line(line: &'static str) -> Option<Method> {
         edits => Answer::Edited(edits.split(',').filter_map(parse_edit).collect()),
     };
     let ids = columns.next()?.split(',').filter(|p| *p != "-").map(Path::parse).collect();
-    let mut method = Method { name, scope, shared: false, answer, known, full_grant, shared_grant, ids };
-    let plain = method.answer == Answer::AsIs && !JUDGED.contains(&name);
-    let attaches = matches!(scope, Scope::Create | Scope::Resume);
-    method.shared =
-        scope == Scope::Jetway || (matches!(shared_grant, Grant::Own | Grant::Read) && (attaches || plain));
-    Some(method)
+    Some(Method { name, scope, answer, known, full_grant, shared_grant, ids })
 }
 
 /// Total, towards the stricter: a test sees to it that nothing else stands there.

@@ -1,9 +1,9 @@
-//! What comes back, without what is not the caller's: answers are edited, notifications delivered or not.
+//! Answers without what is not the caller's. Notifications are let through by `sessions::relay`.
 
 use jetway_wire::{
     Value,
     catalogue::{Answer, Edit, Path, Step},
-    event, json,
+    json,
 };
 
 /// Appends `result` to `out` without what `owns` denies. As it is, where there is nothing to edit.
@@ -36,12 +36,6 @@ pub(crate) fn claims(answer: &Answer, result: Value<'_>, mut found: impl FnMut(&
             }
         });
     });
-}
-
-/// Whether a notification may go to a client: it concerns a session that is the client's. One that concerns none
-/// tells of the server, and of whoever else is on it.
-pub(crate) fn delivers(method: &str, params: Value<'_>, owns: impl Fn(&str) -> bool) -> bool {
-    event::session_of(method, params).is_some_and(|id| owns(&id))
 }
 
 /// Writes `value` with only those elements, or members, of the first list on the way whose id is owned.
@@ -196,20 +190,5 @@ mod tests {
         claims(answer, Value::new(br#"{"sessionId":"f"}"#), |id| new.push(id.to_owned()));
         claims(&Answer::AsIs, Value::new(br#"{"sessionId":"g"}"#), |id| new.push(id.to_owned()));
         assert_eq!(new, ["f"]);
-    }
-
-    #[test]
-    fn notifications_go_to_owners() {
-        let goes = |method: &str, text: &str| delivers(method, Value::new(text.as_bytes()), |id| id == "my");
-        assert!(goes("session.lifecycle", r#"{"type":"session.created","sessionId":"my"}"#));
-        assert!(!goes(
-            "session.lifecycle",
-            r#"{"type":"session.created","sessionId":"his","metadata":{"summary":"x"}}"#
-        ));
-        assert!(goes("host.event", r#"{"scope":{"sessionId":"my"},"kind":"k"}"#));
-        assert!(!goes("host.event", r#"{"sessionId":"my","scope":{"sessionId":"his"}}"#));
-        assert!(!goes("host.event", r#"{"kind":"k"}"#));
-        assert!(goes("session.event", r#"{"sessionId":"my","event":{}}"#));
-        assert!(!goes("gitHubTelemetry.event", r#"{"event":{}}"#));
     }
 }

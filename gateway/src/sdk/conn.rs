@@ -300,7 +300,7 @@ where
         };
         let Some(request) = message.to_request() else { return Ok(()) };
         let Some(method) = catalogue::lookup(method) else {
-            self.refuse(&Refusal::MethodNotAllowed(method.to_string()), Some(id));
+            self.refuse(&Refusal::MethodNotAllowed { method: method.to_string(), denied: None }, Some(id));
             return Ok(());
         };
         let origin = Origin::Client(id.clone());

@@ -12,7 +12,7 @@ use tracing::warn;
 use jetway_config::SessionId;
 use jetway_pool::{Attachment, Server};
 use jetway_wire::{
-    Envelope, Id, Value,
+    Envelope, Id, Value, catalogue,
     envelope::{self, Request},
     event::Turn,
     json,
@@ -102,7 +102,8 @@ impl Leg {
     /// Asks the server on Jetway's own account. A server that does not answer in time is given up.
     pub(crate) async fn call(&self, method: &str, params: &[u8]) -> Result<Answer, Refusal> {
         let (tx, rx) = oneshot::channel();
-        let waiting = Waiting { origin: Origin::Jetway(tx), then: Then::Nothing };
+        let answer = &catalogue::Answer::AsIs;
+        let waiting = Waiting { origin: Origin::Jetway(tx), then: Then::Nothing, answer };
         let id = lock(&self.pending).insert(waiting).map_err(|_| lost())?;
         let mut out = Vec::with_capacity(params.len() + 96);
         envelope::write_request(&mut out, &id, method, params);
@@ -138,22 +139,25 @@ impl Leg {
         request: &Request,
         origin: Origin,
         then: Then,
+        answer: &'static catalogue::Answer,
         limit: usize,
-    ) -> Result<Backlog, Unsent> {
+    ) -> Result<Backlog, Box<Unsent>> {
         let id = {
             let mut pending = lock(&self.pending);
             if pending.len() >= limit {
                 let why = Some(Refusal::Overloaded(Limit::InFlight, RETRY_AFTER));
-                return Err(Unsent { why, origin, then });
+                return Err(Box::new(Unsent { why, origin, then }));
             }
             if pending.has(request.id()) {
                 let why = "a request of this id still awaits its reply".into();
                 let why = Some(Refusal::Invalid(envelope::code::INVALID_REQUEST, why));
-                return Err(Unsent { why, origin, then });
+                return Err(Box::new(Unsent { why, origin, then }));
             }
-            match pending.insert(Waiting { origin, then }) {
+            match pending.insert(Waiting { origin, then, answer }) {
                 Ok(id) => id,
-                Err(Waiting { origin, then }) => return Err(Unsent { why: None, origin, then }),
+                Err(Waiting { origin, then, .. }) => {
+                    return Err(Box::new(Unsent { why: None, origin, then }));
+                }
             }
         };
         let mut out = Vec::with_capacity(request.len() + 64);

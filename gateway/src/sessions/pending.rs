@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 
 use jetway_config::SessionId;
-use jetway_wire::{Id, Value};
+use jetway_wire::{Id, Value, catalogue};
 
 use super::{
     client::Client,
@@ -108,6 +108,8 @@ impl Then {
 pub(crate) struct Waiting {
     pub(crate) origin: Origin,
     pub(crate) then: Then,
+    /// What is to become of the answer before the client sees it.
+    pub(crate) answer: &'static catalogue::Answer,
 }
 
 /// Room for requests that an idle leg keeps.

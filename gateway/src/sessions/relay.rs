@@ -9,6 +9,7 @@ use tracing::{debug, warn};
 use jetway_config::limits;
 use jetway_wire::{
     Envelope, Kind, Value,
+    catalogue::Answer,
     envelope::{self, EnvelopeError},
     event::{self, Turn},
     frame::{Caps, Decoder, Frame, FrameError},
@@ -26,6 +27,7 @@ use super::{
 use crate::{
     metrics,
     net::{chunk, writer::Backlog},
+    policy::filter,
     rescue,
     stack::Refusal,
 };
@@ -173,12 +175,30 @@ fn on_reply(
         Err(_) => waiting.then.undo(leg, client),
     }
     match waiting.origin {
-        Origin::Client(id) => message.write_as(&id, out),
+        Origin::Client(id) => match outcome {
+            Ok(result) if !leg.exclusive() && *waiting.answer != Answer::AsIs => {
+                envelope::write_result(out, &id, &edited(leg, client, waiting.answer, result));
+            }
+            _ => message.write_as(&id, out),
+        },
         // Whoever asked may have given up.
         Origin::Jetway(answer) => {
             let _ = answer.send(outcome.map(|v| v.text().into()).map_err(|v| v.text().into()));
         }
     }
+}
+
+/// A result of a server with other users, without what is not the client's.
+fn edited(leg: &Leg, client: &Client, answer: &Answer, result: Value<'_>) -> Vec<u8> {
+    // A fork is its maker's before its id is looked for.
+    filter::claims(answer, result, |id| {
+        if let Ok(id) = id.parse() {
+            client.claim(&id, leg);
+        }
+    });
+    let mut out = Vec::with_capacity(result.text().len());
+    filter::result(answer, result, |id| client.owns(id, leg), &mut out);
+    out
 }
 
 /// Ends what the leg carried: each open request with `turn_indeterminate`, each running turn with one

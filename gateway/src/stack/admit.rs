@@ -5,9 +5,10 @@ use std::task::{Context, Poll};
 use futures_util::future::{Either, Ready, ready};
 use tower::Service;
 
-use jetway_wire::catalogue::Scope;
+use jetway_wire::catalogue::{Answer, Scope, Surface};
 
 use super::{Accepted, Call, Limit, RETRY_AFTER, Refusal};
+use crate::policy;
 
 #[derive(Debug, Clone)]
 pub(super) struct Admit<S> {
@@ -48,8 +49,11 @@ fn admit(call: &Call) -> Result<Option<Accepted>, Refusal> {
             _ => Accepted::Answered("{\"ok\":true,\"protocolVersion\":3}"),
         }));
     }
-    if !call.method.shared && !core.full_surface(call.client.who()) {
-        return Err(Refusal::MethodNotAllowed(call.method.name.into()));
+    let reach = core.reach(call.client.who());
+    let denied = policy::permits(call.method, &reach).err();
+    // What the directory is to answer cannot be asked of a server that others use too.
+    if denied.is_some() || (call.method.answer == Answer::Directory && reach.surface == Surface::Shared) {
+        return Err(Refusal::MethodNotAllowed { method: call.method.name.into(), denied });
     }
     let attaches = matches!(call.method.scope, Scope::Create | Scope::Resume);
     if (attaches || call.method.begins_turn()) && core.drain.is_draining() {

@@ -6,6 +6,7 @@ mod admit;
 mod meter;
 mod own;
 mod place;
+mod reach;
 mod refusal;
 
 use std::sync::Arc;
@@ -58,6 +59,8 @@ pub(crate) fn stack() -> impl Service<Call, Response = Accepted, Error = Refusal
         .layer_fn(admit::Admit::new)
         // Every session id is looked up before anything is forwarded.
         .layer_fn(own::Own::new)
+        // What the params name beside sessions: machines, paths, programs.
+        .layer_fn(reach::Reach::new)
         // Finds or starts the CLI server, and forwards.
         .service(place::Place)
 }

@@ -84,7 +84,7 @@ enum NotSent {
 fn forward(mut call: Call, leg: &Arc<Leg>) -> Result<Backlog, NotSent> {
     let then = prepare(&mut call, leg).map_err(NotSent::Refused)?;
     let limit = call.client.core().config.limits.max_in_flight;
-    leg.forward(&call.request, call.origin, then, limit).map_err(|unsent| {
+    leg.forward(&call.request, call.origin, then, &call.method.answer, limit).map_err(|unsent| {
         unsent.then.undo(leg, &call.client);
         match unsent.why {
             Some(refusal) => NotSent::Refused(refusal),

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use jetway_config::SessionId;
 
+use crate::policy::Denied;
+
 /// When to try again where nothing better is known.
 pub(crate) const RETRY_AFTER: Duration = Duration::from_secs(1);
 
@@ -39,7 +41,11 @@ pub(crate) enum Refusal {
     /// Unknown, or not the caller's: there is no telling which.
     SessionNotFound,
     /// Outside the tenant's method policy, or outside the catalogue.
-    MethodNotAllowed(String),
+    MethodNotAllowed {
+        method: String,
+        /// By which rule of the tenant's, if it was one.
+        denied: Option<Denied>,
+    },
     /// A limit is reached.
     Overloaded(Limit, Duration),
     /// The CLI server was lost before it answered.

@@ -1,0 +1,88 @@
+//! How far a call may reach: the machines, paths, programs and tools that its params name.
+//!
+//! After the sessions' owner is known: what another's session is refused for is never its params.
+
+use std::task::{Context, Poll};
+
+use futures_util::future::{BoxFuture, Either, Ready, ready};
+use tower::Service;
+
+use jetway_wire::Value;
+
+use super::{Accepted, Call, Refusal};
+use crate::policy::{self, Denied, Names, System};
+
+#[derive(Debug, Clone)]
+pub(super) struct Reach<S> {
+    inner: S,
+}
+
+impl<S> Reach<S> {
+    pub(super) fn new(inner: S) -> Self {
+        Self { inner }
+    }
+}
+
+impl<S> Service<Call> for Reach<S>
+where
+    S: Service<Call, Response = Accepted, Error = Refusal, Future: Send> + Clone + Send + 'static,
+{
+    type Response = Accepted;
+    type Error = Refusal;
+    type Future = Either<
+        Either<Ready<Result<Accepted, Refusal>>, S::Future>,
+        BoxFuture<'static, Result<Accepted, Refusal>>,
+    >;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Refusal>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut call: Call) -> Self::Future {
+        match judge(&call) {
+            Ok(true) => {
+                impose(&mut call);
+                Either::Left(Either::Right(self.inner.call(call)))
+            }
+            // A name must be looked up first.
+            Ok(false) => {
+                let mut inner = self.inner.clone();
+                Either::Right(Box::pin(async move {
+                    let reach = call.client.core().reach(call.client.who());
+                    let checked = policy::check(call.method, params(&call), &reach, &System).await;
+                    checked.map_err(|denied| refusal(&call, denied))?;
+                    impose(&mut call);
+                    inner.call(call).await
+                }))
+            }
+            Err(denied) => Either::Left(Either::Left(ready(Err(refusal(&call, denied))))),
+        }
+    }
+}
+
+fn params(call: &Call) -> Value<'_> {
+    call.request.params().unwrap_or(Value::new(b"{}"))
+}
+
+/// Whether the call may go on as it is; not yet, if it names machines whose addresses are to be found.
+fn judge(call: &Call) -> Result<bool, Denied> {
+    let reach = call.client.core().reach(call.client.who());
+    let known = policy::names(call.method, params(call), &reach)?.is_empty();
+    if known {
+        policy::judge(call.method, params(call), &reach, &Names::default())?;
+    }
+    Ok(known)
+}
+
+/// Puts in what a call to a server with other users must say and does not.
+fn impose(call: &mut Call) {
+    let reach = call.client.core().reach(call.client.who());
+    let imposed = policy::imposed(call.method, params(call), &reach);
+    for (name, json) in imposed {
+        call.request.insert(name, json.as_bytes());
+    }
+}
+
+fn refusal(call: &Call, denied: Denied) -> Refusal {
+    Refusal::MethodNotAllowed { method: call.method.name.into(), denied: Some(denied) }
+}
