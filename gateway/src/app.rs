@@ -18,7 +18,7 @@ use jetway_wire::catalogue::Surface;
 
 use crate::{
     admin,
-    drain::{self, Drain},
+    drain::{self, Count, Drain},
     net::workers::Workers,
     policy::Reach,
     sdk,
@@ -38,6 +38,8 @@ pub(crate) struct Core {
     pub(crate) pool: Pool,
     pub(crate) registry: Registry,
     pub(crate) clients: Clients,
+    /// Calls that wait for their CLI server.
+    pub(crate) placing: Arc<Count>,
     pub(crate) drain: Drain,
     /// Connections and legs: what a drain waits for.
     pub(crate) tracker: TaskTracker,
@@ -121,6 +123,7 @@ impl App {
             pool,
             registry: Registry::default(),
             clients: Clients::default(),
+            placing: Arc::default(),
             drain: Drain::default(),
             tracker: TaskTracker::new(),
         });

@@ -1,6 +1,12 @@
 //! Stopping without losing a turn: no new work, let what runs end, then close.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -44,6 +50,31 @@ impl Drain {
     }
 }
 
+/// How many of something there are; each counts until its [`Counted`] is dropped.
+#[derive(Debug, Default)]
+pub(crate) struct Count(AtomicUsize);
+
+/// One of a [`Count`].
+#[derive(Debug)]
+pub(crate) struct Counted(Arc<Count>);
+
+impl Count {
+    pub(crate) fn one_more(self: &Arc<Self>) -> Counted {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        Counted(self.clone())
+    }
+
+    fn now(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// Waits for the turns that run, closes every connection and stops the CLI servers.
 ///
 /// Returns how many turns were still running when their time was up.
@@ -53,7 +84,11 @@ pub(crate) async fn run(core: &Arc<Core>) -> usize {
     let for_turns = allowed.saturating_sub(STOP_RESERVE.min(allowed / 2));
     info!(turns = core.registry.running_turns(), timeout_s = allowed.as_secs_f64(), "draining");
     let idle = async {
-        while core.registry.running_turns() > 0 {
+        // Twice in a row: a turn is counted as ended just before its end is sent, and a call that was admitted
+        // just before the drain counts only once it is on its way.
+        let mut quiet = 0;
+        while quiet < 2 {
+            quiet = if core.registry.running_turns() + core.placing.now() == 0 { quiet + 1 } else { 0 };
             sleep(LOOK).await;
         }
     };

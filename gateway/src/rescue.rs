@@ -56,8 +56,9 @@ fn describe(refusal: &Refusal) -> (i64, String, Option<Value>) {
             let data = json!({ "limit": limit.as_str(), "retryAfterMs": retry_after.as_millis() as u64 });
             (code::OVERLOADED, overloaded(*limit).into(), Some(data))
         }
-        Refusal::Indeterminate { session } => {
-            let data = session.as_ref().map(|s| json!({ "sessionId": s }));
+        Refusal::Indeterminate { session, turn } => {
+            let turn = turn.map(|t| t.to_string());
+            let data = session.as_ref().map(|s| json!({ "sessionId": s, "turnId": turn }));
             let message =
                 "The CLI server was lost before it answered; the outcome is unknown and it is not retried";
             (code::TURN_INDETERMINATE, message.into(), data)

@@ -123,7 +123,7 @@ async fn metrics_are_there_and_tell_of_nobody() {
         ("jetway_bad_frames_total{kind=\"framing\"}", 1.0),
         ("jetway_bad_frames_total{kind=\"message\"}", 2.0),
         ("jetway_calls_total{outcome=\"session_not_found\"}", 2.0),
-        ("jetway_calls_total{outcome=\"method_not_allowed\"}", 2.0),
+        ("jetway_calls_total{outcome=\"method_not_allowed\"}", 4.0),
         ("jetway_connections_total{listener=\"sdk\",end=\"bad_frame\"}", 1.0),
         ("jetway_connections_total{listener=\"sdk\",end=\"closed\"}", 3.0),
     ] {

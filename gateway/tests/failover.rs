@@ -181,8 +181,15 @@ async fn check_37_a_real_process_is_killed_in_mid_turn() {
         }
     };
     all(Signal::SIGSTOP);
+    let accepted = "jetway_calls_total{outcome=\"accepted\"}";
+    let before = jetway.metric(accepted).await;
     let pending = first.request("ping", json!({})).await;
-    sleep(Duration::from_millis(50)).await;
+    // It must be on its way to the old process; one that is not goes to the new one.
+    let deadline = Instant::now() + common::PATIENCE;
+    while jetway.metric(accepted).await <= before {
+        assert!(Instant::now() < deadline, "the ping was not taken");
+        sleep(Duration::from_millis(5)).await;
+    }
     let since = Instant::now();
     all(Signal::SIGKILL);
     let (one, other) =

@@ -140,7 +140,10 @@ async fn a_namesake_on_another_server_cannot_be_used() {
     let mut said = Vec::new();
     for method in ["session.getMessages", "session.send", "session.abort", "session.resume", "session.delete"]
     {
-        let params = json!({ "sessionId": "plans", "prompt": "alice's words" });
+        let params = match method {
+            "session.send" => json!({ "sessionId": "plans", "prompt": "alice's words" }),
+            _ => json!({ "sessionId": "plans" }),
+        };
         said.push(format!("{method}: {:?}", n.alice.call(method, params).await));
     }
     // By the side of a session that she does have there.

@@ -60,6 +60,8 @@ impl Id {
     fn parse(value: Value<'_>) -> Option<Self> {
         let text = value.text();
         match text.first()? {
+            // The CLI refuses it, and as a number it would come back as 0.
+            b'-' if text == b"-0" => None,
             b'"' if text.len() <= MAX_ID_LEN => Some(Id::Text(text.into())),
             b'-' | b'0'..=b'9' => {
                 value.as_i64().filter(|n| n.unsigned_abs() <= MAX_SAFE_INTEGER).map(Id::Number)
@@ -361,7 +363,7 @@ mod tests {
     #[test]
     fn refusals() {
         let id = "id must be an integer or a string";
-        for bad in ["1.5", "null", "{}", "[1]", "true", "9007199254740993", "1e2"] {
+        for bad in ["-0", "1.5", "null", "{}", "[1]", "true", "9007199254740993", "1e2"] {
             assert_eq!(shape(&format!(r#"{{"jsonrpc":"2.0","id":{bad},"method":"ping"}}"#)), id, "{bad}");
         }
         assert_eq!(shape("[]"), "expected one JSON object; batches are not supported");

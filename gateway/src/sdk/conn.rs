@@ -95,7 +95,7 @@ where
         duration_ms = since.elapsed().as_millis() as u64,
         "connection ended"
     );
-    conn.finish().await;
+    conn.finish(&end).await;
 }
 
 /// What a stranger may send in one frame. With what the connection itself takes, not quite 3 KiB, it is held
@@ -131,9 +131,11 @@ where
     }
 
     /// Sends what waits, closes the legs, then the socket.
-    async fn finish(self) {
-        if let Some(client) = &self.face.client {
-            client.close();
+    async fn finish(self, end: &End) {
+        match &self.face.client {
+            Some(client) if matches!(end, End::Draining) => client.cut_off(),
+            Some(client) => client.close(),
+            None => {}
         }
         let _ = self.face.writer.drained().await;
         self.face.writer.give_up();
@@ -266,7 +268,10 @@ where
             Ok(Some(Ok(result))) => self.write(|out| envelope::write_result(out, id, &result)),
             Ok(Some(Err(error))) => self.write(|out| envelope::write_failure(out, id, &error)),
             Ok(None) => return false,
-            Err(refusal) => self.refuse(&refusal, Some(id)),
+            Err(refusal) => {
+                metrics::refused(rescue::name(&refusal));
+                self.refuse(&refusal, Some(id));
+            }
         }
         true
     }
@@ -300,7 +305,9 @@ where
         };
         let Some(request) = message.to_request() else { return Ok(()) };
         let Some(method) = catalogue::lookup(method) else {
-            self.refuse(&Refusal::MethodNotAllowed { method: method.to_string(), denied: None }, Some(id));
+            let refusal = Refusal::MethodNotAllowed { method: method.to_string(), denied: None };
+            metrics::refused(rescue::name(&refusal));
+            self.refuse(&refusal, Some(id));
             return Ok(());
         };
         let origin = Origin::Client(id.clone());

@@ -22,8 +22,9 @@ use super::{
     asked::{Asked, Question},
     idle,
     leg::Leg,
-    pending::Answer,
+    pending::{Answer, Waiting},
     registry::{Registry, Session},
+    relay,
     revival::{self, Route, Told},
     turn::Outcome,
 };
@@ -170,6 +171,11 @@ impl Client {
     /// Forgets a session that came to nothing, or is no more.
     pub(crate) fn forget(&self, session: &Session) {
         self.registry().forget(&session.key);
+    }
+
+    /// Gives a name back that was claimed on the leg's server for a session that stays elsewhere.
+    pub(crate) fn release(&self, session: &Session, leg: &Leg) {
+        self.registry().release(session, leg.server().id());
     }
 
     /// Notes a server's question; `None` when too many wait already.
@@ -338,14 +344,26 @@ impl Client {
 
     /// The client is done: its legs are closed, and with them its sessions, unless others hold them.
     pub(crate) fn close(&self) {
+        for (_, routes) in self.end() {
+            routes.iter().for_each(|r| r.session.detach(Outcome::Aborted));
+        }
+    }
+
+    /// Jetway stops before the client does: it hears of what still runs.
+    pub(crate) fn cut_off(&self) {
+        for (waiting, routes) in self.end() {
+            // It is the last that is sent, and waits for the socket as long as the drain allows.
+            let _ = self.send(&relay::ended(waiting, &routes));
+        }
+    }
+
+    /// Closes its legs and gives back what they carried.
+    fn end(&self) -> Vec<(Vec<Waiting>, Vec<Route>)> {
         self.gone.store(true, Ordering::Release);
         self.core.clients.remove(self);
         let legs = std::mem::take(&mut *lock(&self.legs));
-        for leg in legs.all {
-            lock(&self.asked).forget(&leg);
-            let (_, routes) = leg.close();
-            routes.iter().for_each(|r| r.session.detach(Outcome::Aborted));
-        }
+        *lock(&self.asked) = Asked::default();
+        legs.all.iter().map(|leg| leg.close()).collect()
     }
 }
 

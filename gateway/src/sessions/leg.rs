@@ -270,7 +270,7 @@ impl Leg {
 }
 
 fn lost() -> Refusal {
-    Refusal::Indeterminate { session: None }
+    Refusal::Indeterminate { session: None, turn: None }
 }
 
 /// A request that was not sent.

@@ -64,6 +64,14 @@ impl Then {
 }
 
 impl Then {
+    /// The turn that was to begin.
+    pub(crate) fn turn(&self) -> Option<TurnId> {
+        match self {
+            Then::Turn { turn, .. } => Some(*turn),
+            _ => None,
+        }
+    }
+
     /// The request succeeded.
     pub(crate) fn done(&self, result: Value<'_>, leg: &Leg, client: &Client) {
         // `detach` and `delete` may say no inside of a success.
@@ -96,6 +104,8 @@ impl Then {
                 }
                 if *claimed {
                     client.forget(session);
+                } else {
+                    client.release(session, leg);
                 }
             }
             Then::Turn { session, turn } => session.turn_refused(*turn),

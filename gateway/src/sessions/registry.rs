@@ -119,6 +119,14 @@ impl Registry {
         }
     }
 
+    /// Frees the session's name on a server where it does not live after all.
+    pub(crate) fn release(&self, session: &Session, server: &ServerId) {
+        if session.server() != *server {
+            let claim = (server.clone(), session.key.id.clone());
+            self.lock().on_shared.remove(&claim);
+        }
+    }
+
     /// How many turns have begun and not ended.
     pub(crate) fn running_turns(&self) -> usize {
         self.counters.running_turns.load(Ordering::Relaxed)

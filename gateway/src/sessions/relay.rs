@@ -21,7 +21,7 @@ use super::{
     leg::Leg,
     pending::{Origin, Waiting},
     registry::Session,
-    revival,
+    revival::{self, Route},
     turn::Outcome,
 };
 use crate::{
@@ -201,8 +201,7 @@ fn edited(leg: &Leg, client: &Client, answer: &Answer, result: Value<'_>) -> Vec
     out
 }
 
-/// Ends what the leg carried: each open request with `turn_indeterminate`, each running turn with one
-/// `session.error`. The client's socket stays.
+/// Ends what the leg carried. The client's socket stays.
 fn settle(leg: &Arc<Leg>, client: &Arc<Client>, lost: &Lost) {
     client.leave(leg);
     let (waiting, routes) = leg.close();
@@ -213,19 +212,7 @@ fn settle(leg: &Arc<Leg>, client: &Arc<Client>, lost: &Lost) {
     if !waiting.is_empty() || !routes.is_empty() {
         warn!(backend = %leg.server().id(), cause = %lost, requests = waiting.len(), sessions = routes.len(), "leg lost");
     }
-    let mut out = Vec::new();
-    for waiting in waiting {
-        if let Origin::Client(id) = &waiting.origin {
-            let session = waiting.then.session().map(|s| s.key.id.clone());
-            rescue::write(&Refusal::Indeterminate { session }, Some(id), &mut out);
-        }
-    }
-    for route in &routes {
-        if route.session.is_running() {
-            write_turn_lost(&route.session, &mut out);
-        }
-        route.session.detach(Outcome::Indeterminate);
-    }
+    let out = ended(waiting, &routes);
     // What does not fit now goes with the next write; the amount is bounded by what was in flight.
     let _ = client.send(&out);
     // Its state is in its user's home: a new process goes on with it.
@@ -233,6 +220,26 @@ fn settle(leg: &Arc<Leg>, client: &Arc<Client>, lost: &Lost) {
         client.sleep(routes);
         revival::revive_all(client.clone());
     }
+}
+
+/// Tells of what a leg carried: each open request with `turn_indeterminate`, each running turn with one
+/// `session.error`.
+pub(crate) fn ended(waiting: Vec<Waiting>, routes: &[Route]) -> Vec<u8> {
+    let mut out = Vec::new();
+    for waiting in waiting {
+        if let Origin::Client(id) = &waiting.origin {
+            let session = waiting.then.session().map(|s| s.key.id.clone());
+            let turn = waiting.then.turn();
+            rescue::write(&Refusal::Indeterminate { session, turn }, Some(id), &mut out);
+        }
+    }
+    for route in routes {
+        if route.session.is_running() {
+            write_turn_lost(&route.session, &mut out);
+        }
+        route.session.detach(Outcome::Indeterminate);
+    }
+    out
 }
 
 /// Exactly one `session.error`, and no `session.idle`: with one of those as well the SDK's next
@@ -248,7 +255,7 @@ fn write_turn_lost(session: &Session, out: &mut Vec<u8>) {
             "ephemeral": true,
             "data": {
                 "errorType": "turn_indeterminate",
-                "message": "The CLI server was lost in the middle of this turn; it is not retried, because its tools may have acted",
+                "message": "The way to the CLI server ended in the middle of this turn; it is not retried, because its tools may have acted",
             },
         },
     });

@@ -51,7 +51,16 @@ impl Service<Call> for Place {
     }
 }
 
-async fn place(mut call: Call) -> Result<Accepted, Refusal> {
+fn place(call: Call) -> impl Future<Output = Result<Accepted, Refusal>> {
+    // Counted from now on, not from the first poll: a drain waits for it.
+    let counted = call.client.core().placing.one_more();
+    async move {
+        let _counted = counted;
+        find_and_forward(call).await
+    }
+}
+
+async fn find_and_forward(mut call: Call) -> Result<Accepted, Refusal> {
     for _ in 0..TRIES {
         let leg = match &call.target {
             Target::Home => call.client.home().await?,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use jetway_config::SessionId;
 
-use crate::policy::Denied;
+use crate::{policy::Denied, sessions::turn::TurnId};
 
 /// When to try again where nothing better is known.
 pub(crate) const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -49,7 +49,7 @@ pub(crate) enum Refusal {
     /// A limit is reached.
     Overloaded(Limit, Duration),
     /// The CLI server was lost before it answered.
-    Indeterminate { session: Option<SessionId> },
+    Indeterminate { session: Option<SessionId>, turn: Option<TurnId> },
     /// Jetway is about to stop.
     Draining(Duration),
     /// No request that the CLI would take.
