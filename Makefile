@@ -15,7 +15,7 @@ define step
   printf '=== %s: %s, %s s\n' '$(1)' "$$how" $$(($$(date +%s) - begun)); exit $$status
 endef
 
-.PHONY: help demo test check sdk sdk-ts sdk-py sdk-rs sdk-full users users-slice binaries bench fmt
+.PHONY: help demo test check sdk sdk-ts sdk-py sdk-rs sdk-full users users-slice binaries bench bench-locks fuzz chaos fmt
 
 help:                ## What there is
 	@sed -n 's/^\([a-z-]*\):[^#]*## /  make \1	/p' $(MAKEFILE_LIST) | expand -t 20
@@ -69,6 +69,19 @@ bench:               ## Jetway beside nginx, HAProxy and a plain splice
 	deploy/setup bench
 	cargo build --release --bins
 	target/release/bench
+
+fuzz:                ## Coverage-guided fuzzing of framing, scanner, envelope, catalogue (SECONDS=60 each)
+	deploy/setup fuzz
+	for target in frame json envelope catalogue; do \
+	  cargo +nightly fuzz run --fuzz-dir wire/fuzz $$target -- -max_total_time=$(or $(SECONDS),60) || exit 1; done
+
+chaos:               ## Leases and turns under faults, at full length: 10,000 seeds, 10,000 turns, 100 promotions
+	deploy/setup test
+	LOCKD_SEEDS=10000 LOCKD_TURNS=10000 LOCKD_PROMOTIONS=100 cargo test -p jetway-lockd -- --nocapture
+
+bench-locks:         ## Leases beside a plain lock and a 50 ms poller
+	deploy/setup test
+	cargo bench -p jetway-lockd
 
 fmt:                 ## Format everything
 	cargo fmt --all

@@ -32,7 +32,7 @@ impl Rules {
             ttl,
             validity: ttl - ttl / 10,
             renew_every: ttl / 3,
-            offer: Duration::from_millis(1500).min(ttl),
+            offer: Duration::from_millis(1200).min(ttl),
             command: Duration::from_secs(1).min(ttl / 4),
             settle: Duration::from_secs(3).min(ttl),
         }

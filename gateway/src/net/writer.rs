@@ -2,6 +2,7 @@
 
 use std::{
     io,
+    mem::MaybeUninit,
     net::Shutdown,
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -117,6 +118,15 @@ impl Writer {
         *self.lock() = Queue { closed: true, ..Queue::default() };
         // It may be closed already.
         let _ = SockRef::from(self.socket()).shutdown(Shutdown::Both);
+    }
+
+    /// Whether the peer has ended its side and everything before that was read.
+    pub(crate) fn has_ended(&self) -> bool {
+        let mut byte = [MaybeUninit::uninit()];
+        match SockRef::from(self.socket()).peek(&mut byte) {
+            Ok(read) => read == 0,
+            Err(e) => e.kind() != io::ErrorKind::WouldBlock,
+        }
     }
 
     /// The socket, for its options.

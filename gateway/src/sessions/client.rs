@@ -101,6 +101,11 @@ impl Client {
         *lock(&self.used)
     }
 
+    /// Whether its end of the socket is closed, though nobody has acted on that yet.
+    pub(crate) fn has_hung_up(&self) -> bool {
+        self.writer.has_ended()
+    }
+
     pub(crate) fn has_legs(&self) -> bool {
         !lock(&self.legs).all.is_empty()
     }
@@ -209,6 +214,7 @@ impl Client {
 
     /// Opens the first leg, home, and returns what the CLI server said to the client's `connect`.
     pub(crate) async fn introduce(self: &Arc<Self>) -> Result<Answer, Refusal> {
+        self.core.clients.see_off(&self.who).await;
         let (_, answer) = self.go_home().await?;
         answer.ok_or(Refusal::Overloaded(Limit::ServerStart, RETRY_AFTER))
     }

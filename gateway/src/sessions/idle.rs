@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::{Instant, interval};
+use tokio::time::{Instant, interval, sleep};
 use tracing::{debug, info};
 
 use jetway_config::{Identity, SessionId};
@@ -16,6 +16,9 @@ use crate::{app::Core, metrics};
 
 /// How often idle users are looked for.
 const LOOK: Duration = Duration::from_secs(1);
+
+/// The longest that a new connection waits for an old one to be seen to have ended.
+const PARTING: Duration = Duration::from_millis(250);
 
 /// Every connected client, by user.
 #[derive(Default)]
@@ -44,6 +47,19 @@ impl Clients {
 
     fn of(&self, who: &Identity) -> Vec<Arc<Client>> {
         self.lock().get(who).into_iter().flatten().filter_map(Weak::upgrade).collect()
+    }
+
+    /// Waits until those of the user's clients whose sockets have ended are seen to have left.
+    ///
+    /// An application that drops its connection and makes a new one expects the CLI to hear of both in that
+    /// order; here two threads see to them.
+    pub(crate) async fn see_off(&self, who: &Identity) {
+        let deadline = Instant::now() + PARTING;
+        for client in self.of(who).into_iter().filter(|c| c.has_hung_up()) {
+            while !client.is_gone() && Instant::now() < deadline {
+                sleep(Duration::from_millis(1)).await;
+            }
+        }
     }
 
     /// The users that hold a CLI process and use it for nothing, least recently used first.
