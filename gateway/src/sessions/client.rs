@@ -125,9 +125,8 @@ impl Client {
         }
         let legs = lock(&self.legs).all.clone();
         for leg in legs {
-            let Some(routes) = leg.let_go() else { return false };
+            let Some(routes) = self.put_to_rest(|| leg.let_go()) else { return false };
             routes.iter().for_each(|r| r.session.detach(Outcome::Completed));
-            self.sleep(routes);
             self.leave(&leg);
         }
         true
@@ -203,8 +202,12 @@ impl Client {
         match session {
             Some(session) if self.dormant(&session.key.id).is_some() => None,
             Some(session) => self.leg(&session.server()),
-            None => lock(&self.legs).home.clone(),
+            None => self.home_leg(),
         }
+    }
+
+    fn home_leg(&self) -> Option<Arc<Leg>> {
+        lock(&self.legs).home.clone().filter(|l| !l.is_closed())
     }
 
     /// The leg to the user's own CLI server; opened if there is none.
@@ -222,8 +225,8 @@ impl Client {
     /// The leg home, and what the server said to the client's `connect` if it was opened for that.
     async fn go_home(self: &Arc<Self>) -> Result<(Arc<Leg>, Option<Answer>), Refusal> {
         let _one = self.opening.lock().await;
-        if let Some(leg) = &lock(&self.legs).home {
-            return Ok((leg.clone(), None));
+        if let Some(leg) = self.home_leg() {
+            return Ok((leg, None));
         }
         let mut tries = 1..HOME_TRIES;
         loop {
@@ -272,9 +275,13 @@ impl Client {
         }
     }
 
-    /// Holds sessions whose CLI process is gone.
-    pub(crate) fn sleep(&self, routes: Vec<Route>) {
-        lock(&self.dormant).extend(routes.into_iter().map(|r| (r.id().clone(), r)));
+    /// Holds the sessions of a leg that `close` closes, until they are brought back. At no moment is a session
+    /// neither on its leg nor here.
+    pub(crate) fn put_to_rest(&self, close: impl FnOnce() -> Option<Vec<Route>>) -> Option<Vec<Route>> {
+        let mut dormant = lock(&self.dormant);
+        let routes = close()?;
+        dormant.extend(routes.iter().map(|r| (r.id().clone(), r.clone())));
+        Some(routes)
     }
 
     pub(crate) fn dormant(&self, id: &SessionId) -> Option<Route> {
@@ -316,7 +323,7 @@ impl Client {
     }
 
     fn leg(&self, server: &ServerId) -> Option<Arc<Leg>> {
-        lock(&self.legs).all.iter().find(|l| l.server().id() == server).cloned()
+        lock(&self.legs).all.iter().find(|l| l.server().id() == server && !l.is_closed()).cloned()
     }
 
     async fn open(self: &Arc<Self>, server: jetway_pool::Attachment) -> Result<(Arc<Leg>, Answer), Refusal> {

@@ -203,8 +203,16 @@ fn edited(leg: &Leg, client: &Client, answer: &Answer, result: Value<'_>) -> Vec
 
 /// Ends what the leg carried. The client's socket stays.
 fn settle(leg: &Arc<Leg>, client: &Arc<Client>, lost: &Lost) {
+    let mut waiting = Vec::new();
+    let mut close = || {
+        let (left, routes) = leg.close();
+        waiting = left;
+        Some(routes)
+    };
+    // Its state is in its user's home: a new process goes on with it.
+    let stays = leg.exclusive() && !client.is_gone() && !matches!(lost, Lost::Client);
+    let routes = if stays { client.put_to_rest(close) } else { close() }.unwrap_or_default();
     client.leave(leg);
-    let (waiting, routes) = leg.close();
     if client.is_gone() || matches!(lost, Lost::Client) {
         routes.iter().for_each(|r| r.session.detach(Outcome::Aborted));
         return;
@@ -215,9 +223,7 @@ fn settle(leg: &Arc<Leg>, client: &Arc<Client>, lost: &Lost) {
     let out = ended(waiting, &routes);
     // What does not fit now goes with the next write; the amount is bounded by what was in flight.
     let _ = client.send(&out);
-    // Its state is in its user's home: a new process goes on with it.
-    if leg.exclusive() && !routes.is_empty() {
-        client.sleep(routes);
+    if stays && !routes.is_empty() {
         revival::revive_all(client.clone());
     }
 }
