@@ -54,7 +54,7 @@ conformance("errors", {
     const wire = await Wire.connected(t);
     const before = wire.frames.length;
     wire.send("{nonsense");
-    const answer = await wire.frame(before);
+    const answer = await wire.answer(before);
     assert.ok(answer.error.code <= -32600);
     if (!wire.closed) assert.equal((await wire.call("ping", { message: "x" })).result.message, "pong: x");
   },
@@ -63,14 +63,14 @@ conformance("errors", {
     const wire = await Wire.connected(t);
     const before = wire.frames.length;
     wire.send('[{"jsonrpc":"2.0","id":90,"method":"ping","params":{}}]');
-    return refused(await wire.frame(before));
+    return refused(await wire.answer(before));
   },
 
   "string ids come back as strings": async (t) => {
     const wire = await Wire.connected(t);
     const before = wire.frames.length;
     wire.send('{"jsonrpc":"2.0","id":"a-1","method":"ping","params":{"message":"m"}}');
-    return { id: (await wire.frame(before)).id };
+    return { id: (await wire.answer(before)).id };
   },
 
   "answers may overtake": async (t) => {

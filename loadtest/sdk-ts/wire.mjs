@@ -45,9 +45,9 @@ export class Wire {
     return until(() => this.frames.find((frame) => frame.id === id), `an answer to ${method}`);
   }
 
-  /** The next frame after the first `from`. */
-  frame(from) {
-    return until(() => this.frames[from], "a frame");
+  /** The next answer after the first `from` frames. What is told of other cases' sessions comes in between. */
+  answer(from) {
+    return until(() => this.frames.slice(from).find((frame) => !frame.method), "an answer");
   }
 
   #take(data) {
