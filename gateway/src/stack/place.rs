@@ -156,7 +156,8 @@ fn attach(call: &mut Call, leg: &Arc<Leg>) -> Result<Then, Refusal> {
     };
     let known = matches!(call.target, Target::Session(_));
     let session: Arc<Session> = call.client.claim(&id, leg).ok_or(Refusal::SessionNotFound)?;
-    let params = call.request.params().map_or(&b"{}"[..], Value::text);
+    // Kept for bringing it back, which is done on servers of the user's own.
+    let params = call.request.params().filter(|_| leg.exclusive()).map_or(&b"{}"[..], Value::text);
     call.client.awake(&id);
     let routed = leg.route(Route::new(session.clone(), params));
     Ok(Then::Attach { session, routed, claimed: !known })
