@@ -170,10 +170,13 @@ pub(crate) async fn who_waits_no_more_is_skipped(store: Store) {
     };
     let gone = begin("bob", soon());
     eventually(|| a.status()[0].waiting.len() == 1).await;
-    let late = begin("cyd", Instant::now() + ms(100));
+    // Long enough that all three wait before the first has left, on whatever machine.
+    let late = begin("cyd", Instant::now() + ms(2_000));
+    eventually(|| a.status()[0].waiting.len() == 2).await;
     let stays = begin("eve", soon());
     eventually(|| a.status()[0].waiting.len() == 3).await;
     gone.abort();
+    eventually(|| a.status()[0].waiting.len() == 2).await;
     let error = late.await.unwrap().unwrap_err();
     assert!(
         matches!(&error, AcquireError::TimedOut { place, .. }
