@@ -52,6 +52,8 @@ pub struct Limits {
     pub max_in_flight: usize,
     /// Sessions open on one connection: bounds the map from which its notifications are filtered.
     pub max_sessions_per_connection: usize,
+    /// Sessions that one user may own, those put to rest included: bounds the directory.
+    pub max_sessions_per_user: usize,
     /// How long a connection may stay silent before it has authenticated.
     pub handshake_timeout: Duration,
     /// How long a frame or a request head may take without bringing 16 KiB more: slow drips hold a
@@ -71,6 +73,7 @@ impl Default for Limits {
             max_connections: 20_000,
             max_in_flight: 1024,
             max_sessions_per_connection: 256,
+            max_sessions_per_user: 10_000,
             handshake_timeout: Duration::from_secs(5),
             partial_frame_timeout: Duration::from_secs(8),
             stalled_write_timeout: Duration::from_secs(30),
@@ -93,6 +96,7 @@ impl Limits {
                 d.max_sessions_per_connection,
                 1..=10_000,
             ),
+            max_sessions_per_user: s.get_in("max_sessions_per_user", d.max_sessions_per_user, 1..=1_000_000),
             handshake_timeout: s.get_in("handshake_timeout", d.handshake_timeout, timeout.clone()),
             partial_frame_timeout: s.get_in(
                 "partial_frame_timeout",

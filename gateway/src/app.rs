@@ -7,24 +7,21 @@ use tokio::{net::TcpListener, task::JoinSet, time::timeout};
 use tokio_util::task::TaskTracker;
 use tracing::warn;
 
-use jetway_config::{
-    Config, Identity,
-    listen::Port,
-    pool::PoolMode,
-    stores::{DirectoryStore, LockStore},
-};
+use jetway_config::{Config, Identity, listen::Port, pool::PoolMode, stores::LockStore};
 use jetway_pool::Pool;
 use jetway_wire::catalogue::Surface;
 
 use crate::{
     admin,
+    directory::{self, Directory, New, Place},
     drain::{self, Count, Drain},
     net::workers::Workers,
     policy::Reach,
     sdk,
     sessions::{
         idle::{self, Clients},
-        registry::Registry,
+        registry::{Registry, Session},
+        scribe::Scribe,
     },
     stack::Refusal,
 };
@@ -32,11 +29,16 @@ use crate::{
 /// How long listeners may take to end once everything is closed; drains are to be over a second after their time.
 const LISTENERS_END: Duration = Duration::from_millis(500);
 
+/// How often what is known of sessions that nobody uses is let go: looking it up again takes a millisecond.
+const SWEEP: Duration = Duration::from_secs(10);
+
 /// What every part of a running gateway shares.
 pub(crate) struct Core {
     pub(crate) config: Config,
     pub(crate) pool: Pool,
     pub(crate) registry: Registry,
+    pub(crate) directory: Arc<Directory>,
+    pub(crate) scribe: Arc<Scribe>,
     pub(crate) clients: Clients,
     /// Calls that wait for their CLI server.
     pub(crate) placing: Arc<Count>,
@@ -54,6 +56,23 @@ impl Core {
     /// Whether CLI servers belong to one user each.
     pub(crate) fn exclusive(&self) -> bool {
         self.config.pool.mode == PoolMode::PerUser
+    }
+
+    /// How far the caller's calls may reach in a session. On another user's CLI server nobody has more than
+    /// on a shared one.
+    pub(crate) fn reach_in<'a>(&'a self, who: &'a Identity, session: Option<&Session>) -> Reach<'a> {
+        let reach = self.reach(who);
+        match session {
+            Some(session) if self.exclusive() && !session.is_of(who) => {
+                Reach { surface: Surface::Shared, ..reach }
+            }
+            _ => reach,
+        }
+    }
+
+    /// A session that is to be made there.
+    pub(crate) fn new_session(&self, place: Place) -> New {
+        New { place, ephemeral: false, most: self.config.limits.max_sessions_per_user }
     }
 
     /// How far the caller's calls may reach.
@@ -88,6 +107,9 @@ pub enum StartError {
     /// The CLI servers cannot be had.
     #[error(transparent)]
     Pool(#[from] jetway_pool::StartError),
+    /// The session directory cannot be had.
+    #[error(transparent)]
+    Directory(#[from] directory::OpenError),
 }
 
 /// Where a running gateway listens; `None` is off.
@@ -117,11 +139,15 @@ impl App {
         for missing in not_yet(&config) {
             warn!(key = missing, "this part of the configuration has no effect yet");
         }
+        let directory = Arc::new(Directory::open(&config.directory, &config.redis).await?);
         let pool = Pool::start(&config.pool, &config.limits).await?;
+        let scribe = Scribe::start(directory.clone());
         let core = Arc::new(Core {
             config,
             pool,
             registry: Registry::default(),
+            directory,
+            scribe,
             clients: Clients::default(),
             placing: Arc::default(),
             drain: Drain::default(),
@@ -135,6 +161,7 @@ impl App {
         if core.exclusive() {
             core.tracker.spawn(idle::watch(core.clone()));
         }
+        core.tracker.spawn(sweep(core.clone()));
         if let Some(listener) = sdk {
             listeners.spawn(sdk::serve(core.clone(), listener, workers.clone()));
         }
@@ -170,6 +197,15 @@ impl App {
     }
 }
 
+/// Lets go of what is known of sessions that nobody uses, until connections are to be closed.
+async fn sweep(core: Arc<Core>) {
+    let closing = core.drain.closing().clone();
+    let mut ticks = tokio::time::interval(SWEEP);
+    while closing.run_until_cancelled(ticks.tick()).await.is_some() {
+        core.registry.sweep();
+    }
+}
+
 async fn bind(config: &Config, port: Port) -> Result<Option<TcpListener>, StartError> {
     let Some(address) = config.listen.address(port) else { return Ok(None) };
     let listener = TcpListener::bind(address).await;
@@ -187,9 +223,6 @@ fn not_yet(config: &Config) -> Vec<&'static str> {
     }
     if config.locks.store != LockStore::Memory {
         keys.push("locks.store");
-    }
-    if config.directory.store != DirectoryStore::Sqlite {
-        keys.push("directory.store");
     }
     keys
 }

@@ -107,6 +107,7 @@ pub(crate) async fn run(core: &Arc<Core>) -> usize {
     if timeout(connections, core.tracker.wait()).await.is_err() {
         warn!(tasks = core.tracker.len(), "connections did not close in time");
     }
+    core.scribe.close().await;
     core.pool.shutdown(deadline.max(Instant::now() + LOOK).into()).await;
     info!(took_ms = since.elapsed().as_millis() as u64, "drained");
     left

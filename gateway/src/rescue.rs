@@ -77,5 +77,7 @@ fn overloaded(limit: Limit) -> &'static str {
         Limit::SessionsPerConnection => "Too many sessions are attached to this connection",
         Limit::ServerStart => "The CLI server could not be started",
         Limit::Servers => "No CLI server has room",
+        Limit::Directory => "The session directory does not answer",
+        Limit::SessionsPerUser => "Too many sessions: delete some",
     }
 }

@@ -90,7 +90,7 @@ async fn metrics_are_there_and_tell_of_nobody() {
         client.call("session.abort", json!({ "sessionId": session })).await.unwrap();
         client.call("session.send", json!({ "sessionId": "foreign-canary" })).await.unwrap_err();
         client.call("method.canary", json!({})).await.unwrap_err();
-        client.call("session.list", json!({})).await.unwrap_err();
+        client.call("user.settings.set", json!({})).await.unwrap_err();
         client.send_text("canary").await.unwrap();
         client.call("ping", json!({})).await.unwrap();
     }

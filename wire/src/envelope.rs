@@ -243,6 +243,22 @@ impl Request {
         write_edited(&self.body, Some((&self.id_at, id)), out);
     }
 
+    /// Makes another request of it, under the same id. `params` must be a JSON object.
+    pub fn rewrite(&mut self, method: &str, params: &[u8]) {
+        let mut body = Vec::with_capacity(params.len() + 64);
+        body.extend_from_slice(b"{\"jsonrpc\":\"2.0\",\"id\":");
+        let id_at = body.len();
+        self.id.write(&mut body);
+        self.id_at = id_at..body.len();
+        body.extend_from_slice(b",\"method\":");
+        json::write_str(&mut body, method);
+        body.extend_from_slice(b",\"params\":");
+        self.params_at = Some(body.len()..body.len() + params.len());
+        body.extend_from_slice(params);
+        body.push(b'}');
+        self.body = body.into();
+    }
+
     /// Puts a first member into its params. It must not have one of that name; `value` must be JSON.
     ///
     /// Returns whether there were params to put it into.

@@ -222,14 +222,39 @@ pub struct Entry {
 }
 
 impl Entry {
+    /// A session as it is claimed.
+    pub(crate) fn new(key: Key, new: &super::New, at: UnixMs) -> Self {
+        Self {
+            key,
+            name: None,
+            members: Vec::new(),
+            status: Status::Pending,
+            reason: None,
+            place: new.place.clone(),
+            confirmed: false,
+            ephemeral: new.ephemeral,
+            created: at,
+            updated: at,
+            last_used: at,
+            ended: None,
+            epoch: 1,
+            fence: 0,
+        }
+    }
+
     /// What `who` may do in it.
     pub fn role_of(&self, who: &Identity) -> Option<Role> {
-        if self.key.owner.tenant != who.tenant {
-            return None;
-        }
-        if self.key.owner.user == who.user {
-            return Some(Role::Owner);
-        }
-        self.members.iter().find(|m| m.user == who.user).map(|m| m.role)
+        role(&self.key, &self.members, who)
     }
+}
+
+/// What `who` may do in a session that is shared with `members`.
+pub fn role(key: &Key, members: &[Member], who: &Identity) -> Option<Role> {
+    if key.owner.tenant != who.tenant {
+        return None;
+    }
+    if key.owner.user == who.user {
+        return Some(Role::Owner);
+    }
+    members.iter().find(|m| m.user == who.user).map(|m| m.role)
 }

@@ -27,7 +27,7 @@ use std::time::Duration;
 use tracing::info;
 
 pub use self::{
-    entry::{Entry, Key, Member, NAME_CHARS, Name, NameError, Place, Role, Status, UnixMs, Unknown},
+    entry::{Entry, Key, Member, NAME_CHARS, Name, NameError, Place, Role, Status, UnixMs, Unknown, role},
     error::{ChangeError, ClaimError, FenceError, ListError, MoveError, OpenError, StoreError},
     page::{List, MAX_PAGE, Order, Page, Sort},
     resolve::{Resolution, SHOWN},

@@ -20,10 +20,15 @@ use jetway_wire::{
 pub(crate) mod address;
 pub(crate) mod filter;
 mod resolve;
+mod role;
 mod tools;
 
 use self::address::{Host, Kind, Target};
-pub(crate) use self::resolve::{Resolve, System};
+pub(crate) use self::{
+    resolve::{Resolve, System},
+    role::plays,
+};
+use crate::directory::Role;
 
 /// How far a caller's calls may reach.
 #[derive(Debug, Clone, Copy)]
@@ -63,6 +68,8 @@ pub(crate) enum Rule {
     Tools,
     /// Something that is not for servers with other users on them.
     Shared,
+    /// More than one's role in the session allows.
+    Role(Role),
 }
 
 impl Rule {
@@ -80,6 +87,7 @@ impl Rule {
             Rule::Command => "command",
             Rule::Tools => "host_tools",
             Rule::Shared => "shared_server",
+            Rule::Role(_) => "role",
         }
     }
 
@@ -91,7 +99,7 @@ impl Rule {
             Rule::Path => Some("policy.allow_paths"),
             Rule::Tools => Some("policy.host_tools"),
             Rule::Command | Rule::Shared => Some("surface"),
-            Rule::Url | Rule::Names | Rule::Headers | Rule::Inside => None,
+            Rule::Url | Rule::Names | Rule::Headers | Rule::Inside | Rule::Role(_) => None,
         }
     }
 }
@@ -138,6 +146,7 @@ impl fmt::Display for Denied {
                 "only tools that stay inside the session, as `builtin:ask_user`, `mcp:*` or `custom:*`",
             ),
             Rule::Shared => f.write_str("not on servers with other users"),
+            Rule::Role(role) => write!(f, "a {} of the session may not", role.as_str()),
         }?;
         match &self.key {
             Some(key) => write!(f, " (see {key})"),

@@ -311,7 +311,7 @@ where
             return Ok(());
         };
         let origin = Origin::Client(id.clone());
-        let call = Call { client: client.clone(), method, request, origin, target: Target::Home };
+        let call = Call { client: client.clone(), method, request, origin, wish: None, target: Target::Home };
         let outcome = match poll_fn(|cx| self.stack.poll_ready(cx)).await {
             Ok(()) => self.stack.call(call).await,
             Err(refusal) => Err(refusal),
@@ -319,6 +319,9 @@ where
         match outcome {
             Ok(Accepted::Forwarded) => {}
             Ok(Accepted::Answered(result)) => {
+                self.write(|out| envelope::write_result(out, id, result.as_bytes()))
+            }
+            Ok(Accepted::Told(result)) => {
                 self.write(|out| envelope::write_result(out, id, result.as_bytes()))
             }
             Ok(Accepted::Farewell(result)) => {

@@ -30,6 +30,7 @@ use super::{
 };
 use crate::{
     app::Core,
+    directory::{Entry, Key, UnixMs},
     net::writer::{Backlog, Writer},
     stack::{Limit, RETRY_AFTER, Refusal},
 };
@@ -162,24 +163,23 @@ impl Client {
         self.writer.drained().await
     }
 
-    /// Whether a session of that name on the leg's server is the caller's.
-    pub(crate) fn owns(&self, id: &str, leg: &Leg) -> bool {
-        self.registry().owns(&self.who, id, leg.server().id())
+    /// Whether the caller takes part in a session of that name on the leg's server.
+    pub(crate) fn knows(&self, id: &str, leg: &Leg) -> bool {
+        self.registry().knows(&self.who, id, leg.server().id())
     }
 
-    /// Gives the caller the session of that name on the leg's server, unless it is another user's there.
-    pub(crate) fn claim(&self, id: &SessionId, leg: &Leg) -> Option<Arc<Session>> {
-        self.registry().claim(&self.who, id, leg.server().id(), leg.exclusive()).ok()
+    /// The leg's server made a session for the caller, under a name of its own choice.
+    pub(crate) fn found(&self, id: &SessionId, leg: &Leg) -> Arc<Session> {
+        let key = Key { owner: self.who.clone(), id: id.clone() };
+        let new = self.core.new_session(leg.place());
+        self.core.scribe.found(&key, new.clone());
+        self.registry().hold(&self.who, &Entry::new(key, &new, UnixMs::now()))
     }
 
-    /// Forgets a session that came to nothing, or is no more.
+    /// Forgets a session that is no more.
     pub(crate) fn forget(&self, session: &Session) {
         self.registry().forget(&session.key);
-    }
-
-    /// Gives a name back that was claimed on the leg's server for a session that stays elsewhere.
-    pub(crate) fn release(&self, session: &Session, leg: &Leg) {
-        self.registry().release(session, leg.server().id());
+        self.core.scribe.gone(&session.key);
     }
 
     /// Notes a server's question; `None` when too many wait already.
@@ -318,6 +318,11 @@ impl Client {
         }
         match self.core.pool.attach(&server) {
             Ok(server) => self.open(server).await.map(|(leg, _)| leg),
+            // Another's process may have to be started first.
+            Err(_) if self.core.exclusive() && !session.is_of(&self.who) => {
+                let server = self.core.pool.home(&session.key.owner).await.map_err(|e| refused(&e))?;
+                self.open(server).await.map(|(leg, _)| leg)
+            }
             Err(_) => self.home().await,
         }
     }

@@ -10,7 +10,7 @@ use tokio::{sync::oneshot, time::timeout};
 use tracing::warn;
 
 use jetway_config::SessionId;
-use jetway_pool::{Attachment, Server};
+use jetway_pool::{Attachment, Server, ServerId};
 use jetway_wire::{
     Envelope, Id, Value, catalogue,
     envelope::{self, Request},
@@ -26,6 +26,7 @@ use super::{
     turn::Outcome,
 };
 use crate::{
+    directory::Place,
     metrics,
     net::{
         self,
@@ -68,8 +69,8 @@ impl Leg {
         net::prepare(&stream);
         let (read, write) = stream.into_split();
         let leg = Arc::new(Self {
+            exclusive: core.exclusive() && *server.id() == ServerId::of_user(client.who()),
             server,
-            exclusive: core.exclusive(),
             writer: Writer::new(write, core.config.limits.stalled_write_timeout),
             pending: Mutex::default(),
             routes: Mutex::default(),
@@ -132,6 +133,12 @@ impl Leg {
         self.exclusive
     }
 
+    /// The server as the directory knows it.
+    pub(crate) fn place(&self) -> Place {
+        let group = self.server.state().map(|state| state.as_str().to_owned());
+        Place { server: self.server.id().to_string(), group, exclusive: self.exclusive }
+    }
+
     /// Sends a request on, unless `limit` of them wait already. The reply goes to `origin` by way of the
     /// relay. What was not sent is given back.
     pub(crate) fn forward(
@@ -170,6 +177,16 @@ impl Leg {
         let mut out = Vec::with_capacity(answer.body().len() + 64);
         answer.write_as(id, &mut out);
         self.writer.send(&out)
+    }
+
+    /// Asks something else on behalf of who waits. Gives it back when the leg is lost.
+    pub(crate) fn ask_instead(&self, request: &Request, waiting: Waiting) -> Result<(), Waiting> {
+        let id = lock(&self.pending).insert(waiting)?;
+        let mut out = Vec::with_capacity(request.len() + 64);
+        request.write_as(&id, &mut out);
+        // One request for another: the bound on what waits for the server holds.
+        let _ = self.writer.send(&out);
+        Ok(())
     }
 
     /// Tells the server that nobody answers what it asked.

@@ -5,15 +5,17 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 
 use jetway_config::SessionId;
-use jetway_wire::{Id, Value, catalogue};
+use jetway_wire::{Id, Value, catalogue, envelope::Request};
 
 use super::{
     client::Client,
     leg::Leg,
     registry::Session,
-    revival::Route,
+    revival::{self, Route},
+    scribe::Claimed,
     turn::{Outcome, TurnId},
 };
+use crate::directory::{Entry, Place};
 
 /// A reply, for a caller inside Jetway: the result's or the error's JSON.
 pub(crate) type Answer = Result<Box<[u8]>, Box<[u8]>>;
@@ -30,12 +32,12 @@ pub(crate) enum Origin {
 pub(crate) enum Then {
     Nothing,
     /// A session was to be attached. What stands already is undone if it fails.
-    Attach {
-        session: Arc<Session>,
-        /// Its route on this leg is new.
-        routed: bool,
-        /// Jetway did not know it before.
-        claimed: bool,
+    Attach(Box<Attach>),
+    /// Sessions were to be listed; these are the caller's.
+    List {
+        entries: Vec<Entry>,
+        /// Only those that the CLI server lists.
+        filtered: bool,
     },
     /// The CLI was to choose the session's id.
     Learn,
@@ -50,15 +52,32 @@ pub(crate) enum Then {
     },
 }
 
+/// A session that is to be attached.
+pub(crate) struct Attach {
+    pub(crate) session: Arc<Session>,
+    /// Its route on this leg is new.
+    pub(crate) routed: bool,
+    /// Its name was claimed for this.
+    pub(crate) claimed: Option<Claimed>,
+    /// It was noted to live on this leg's server ahead.
+    pub(crate) moved: Option<Moved>,
+    /// What to ask if the CLI server has nothing of it to resume.
+    pub(crate) instead: Option<Request>,
+}
+
+/// Where a session was before it was moved, and the epoch of the move.
+pub(crate) struct Moved {
+    pub(crate) from: Place,
+    pub(crate) epoch: u64,
+}
+
 impl Then {
     /// The session that it is about.
     pub(crate) fn session(&self) -> Option<&Arc<Session>> {
         match self {
-            Then::Attach { session, .. }
-            | Then::Detach(session)
-            | Then::Delete(session)
-            | Then::Turn { session, .. } => Some(session),
-            Then::Nothing | Then::Learn => None,
+            Then::Attach(attach) => Some(&attach.session),
+            Then::Detach(session) | Then::Delete(session) | Then::Turn { session, .. } => Some(session),
+            Then::Nothing | Then::Learn | Then::List { .. } => None,
         }
     }
 }
@@ -73,43 +92,56 @@ impl Then {
     }
 
     /// The request succeeded.
-    pub(crate) fn done(&self, result: Value<'_>, leg: &Leg, client: &Client) {
+    pub(crate) fn done(self, result: Value<'_>, leg: &Leg, client: &Client) {
         // `detach` and `delete` may say no inside of a success.
         let agreed = || result.get("success").and_then(Value::as_bool) != Some(false);
         match self {
-            Then::Nothing | Then::Turn { .. } => {}
-            Then::Attach { session, .. } => session.moved(leg.server().id()),
+            Then::Nothing | Then::Turn { .. } | Then::List { .. } => {}
+            Then::Attach(attach) => {
+                if let Some(moved) = attach.moved {
+                    attach.session.moved(leg.place(), moved.epoch);
+                }
+                if let Some(claimed) = attach.claimed {
+                    claimed.made();
+                }
+            }
             Then::Learn => {
                 let id = result.get("sessionId").and_then(Value::as_str);
                 let id = id.and_then(|id| id.parse::<SessionId>().ok());
-                if let Some(session) = id.and_then(|id| client.claim(&id, leg)) {
-                    leg.route(Route::new(session, b"{}"));
+                if let Some(id) = id {
+                    leg.route(Route::new(client.found(&id, leg), b"{}"));
                 }
             }
             Then::Detach(session) if agreed() => leg.unroute(&session.key.id, Outcome::Aborted),
             Then::Delete(session) if agreed() => {
                 leg.unroute(&session.key.id, Outcome::Aborted);
-                client.forget(session);
+                client.forget(&session);
             }
             Then::Detach(_) | Then::Delete(_) => {}
         }
     }
 
     /// It failed, or was never sent: what was done ahead of it is undone.
-    pub(crate) fn undo(&self, leg: &Leg, client: &Client) {
+    pub(crate) fn undo(self, leg: &Leg, client: &Client) {
         match self {
-            Then::Attach { session, routed, claimed } => {
-                if *routed {
-                    leg.unroute(&session.key.id, Outcome::Refused);
+            Then::Attach(attach) => {
+                if attach.routed {
+                    leg.unroute(&attach.session.key.id, Outcome::Refused);
                 }
-                if *claimed {
-                    client.forget(session);
-                } else {
-                    client.release(session, leg);
+                if let Some(moved) = attach.moved {
+                    client.core().scribe.back(&attach.session.key, moved.epoch, moved.from);
                 }
             }
-            Then::Turn { session, turn } => session.turn_refused(*turn),
-            Then::Nothing | Then::Learn | Then::Detach(_) | Then::Delete(_) => {}
+            Then::Turn { session, turn } => session.turn_refused(turn),
+            Then::Nothing | Then::Learn | Then::List { .. } | Then::Detach(_) | Then::Delete(_) => {}
+        }
+    }
+
+    /// What to ask in place of a request that failed with `error`, if anything.
+    pub(crate) fn instead(&mut self, error: Value<'_>) -> Option<Request> {
+        match self {
+            Then::Attach(attach) if revival::is_not_found(error.text()) => attach.instead.take(),
+            _ => None,
         }
     }
 }

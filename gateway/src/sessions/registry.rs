@@ -1,7 +1,9 @@
-//! Which session belongs to whom, and on which CLI server it lives.
+//! The sessions that are in use here: whose each is, who else takes part, on which CLI server it lives.
+//!
+//! The [directory](crate::directory) has all of them; this is what of it is at hand without waiting.
 
 use std::{
-    collections::{HashMap, hash_map::Entry},
+    collections::HashMap,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
@@ -16,19 +18,15 @@ use jetway_pool::ServerId;
 use jetway_wire::event::Turn;
 
 use super::turn::{Ended, Outcome, TurnId, Turns};
-use crate::metrics;
+use crate::{
+    directory::{Entry, Key, Member, Place, Role},
+    metrics,
+};
 
-/// A session: its owner named it, so two owners may choose the same name.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(crate) struct SessionKey {
-    pub(crate) owner: Identity,
-    pub(crate) id: SessionId,
-}
-
-/// What Jetway knows of a session.
+/// What Jetway knows of a session that is in use.
 #[derive(Debug)]
 pub(crate) struct Session {
-    pub(crate) key: SessionKey,
+    pub(crate) key: Key,
     state: Mutex<State>,
     /// A turn has begun and no delta of its answer was seen.
     silent: AtomicBool,
@@ -38,6 +36,10 @@ pub(crate) struct Session {
 #[derive(Debug)]
 struct State {
     server: ServerId,
+    /// The same as the directory has it, and how often it was moved there.
+    place: Place,
+    epoch: u64,
+    members: Arc<[Member]>,
     /// Connections to the CLI server that are attached to it.
     attached: usize,
     turns: Turns,
@@ -49,7 +51,7 @@ struct Counters {
     running_turns: AtomicUsize,
 }
 
-/// Every session that Jetway knows.
+/// Every session that is in use.
 #[derive(Debug, Default)]
 pub(crate) struct Registry {
     sessions: Mutex<Tables>,
@@ -58,73 +60,71 @@ pub(crate) struct Registry {
 
 #[derive(Debug, Default)]
 struct Tables {
-    by_key: HashMap<SessionKey, Arc<Session>>,
-    /// On a server that several users share, an id is one session, whoever asks.
-    on_shared: HashMap<(ServerId, SessionId), SessionKey>,
+    by_key: HashMap<Key, Arc<Session>>,
+    /// What members call the sessions that are shared with them.
+    by_member: HashMap<Key, Arc<Session>>,
 }
-
-/// The id is another user's on the same CLI server.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Taken;
 
 impl Registry {
     fn lock(&self) -> MutexGuard<'_, Tables> {
         self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The caller's session of that name.
+    /// What that name means to the caller, if it is at hand: a session of one's own, or one that is shared.
     pub(crate) fn find(&self, who: &Identity, id: &SessionId) -> Option<Arc<Session>> {
-        self.lock().by_key.get(&SessionKey { owner: who.clone(), id: id.clone() }).cloned()
+        let key = Key { owner: who.clone(), id: id.clone() };
+        let tables = self.lock();
+        if let Some(own) = tables.by_key.get(&key) {
+            return Some(own.clone());
+        }
+        tables.by_member.get(&key).filter(|s| s.role_of(who).is_some()).cloned()
     }
 
-    /// Whether a session of that name on that server is the caller's. On another server it is another session.
-    pub(crate) fn owns(&self, who: &Identity, id: &str, server: &ServerId) -> bool {
+    /// Whether the caller takes part in a session of that name on that server. On another server it is another session.
+    pub(crate) fn knows(&self, who: &Identity, id: &str, server: &ServerId) -> bool {
         id.parse().is_ok_and(|id| self.find(who, &id).is_some_and(|session| session.server() == *server))
     }
 
-    /// Gives the caller that name on `server`, and its session of it: the one it has, wherever that lives until
-    /// [`Session::moved`], or a new one there.
-    pub(crate) fn claim(
-        &self,
-        who: &Identity,
-        id: &SessionId,
-        server: &ServerId,
-        exclusive: bool,
-    ) -> Result<Arc<Session>, Taken> {
-        let key = SessionKey { owner: who.clone(), id: id.clone() };
+    /// Has at hand what the directory says of a session, for `who`, who was found to take part in it.
+    pub(crate) fn hold(&self, who: &Identity, entry: &Entry) -> Arc<Session> {
         let mut tables = self.lock();
-        if !exclusive {
-            match tables.on_shared.entry((server.clone(), id.clone())) {
-                Entry::Occupied(holder) if *holder.get() != key => return Err(Taken),
-                Entry::Occupied(_) => {}
-                Entry::Vacant(free) => {
-                    free.insert(key.clone());
-                }
-            }
-        }
-        let session = tables.by_key.entry(key.clone()).or_insert_with(|| {
-            let state = State { server: server.clone(), attached: 0, turns: Turns::default() };
-            let silent = AtomicBool::new(false);
-            Arc::new(Session { key, state: Mutex::new(state), silent, counters: self.counters.clone() })
+        let session = tables.by_key.entry(entry.key.clone()).or_insert_with(|| {
+            let state = State {
+                server: ServerId::new(entry.place.server.as_str()),
+                place: entry.place.clone(),
+                epoch: entry.epoch,
+                members: entry.members.clone().into(),
+                attached: 0,
+                turns: Turns::default(),
+            };
+            let (silent, counters) = (AtomicBool::new(false), self.counters.clone());
+            Arc::new(Session { key: entry.key.clone(), state: Mutex::new(state), silent, counters })
         });
-        Ok(session.clone())
+        let session = session.clone();
+        session.shared_with(entry.members.clone().into());
+        if entry.key.owner != *who {
+            let name = Key { owner: who.clone(), id: entry.key.id.clone() };
+            tables.by_member.insert(name, session.clone());
+        }
+        session
     }
 
-    /// Forgets a session that is no more.
-    pub(crate) fn forget(&self, key: &SessionKey) {
+    /// Lets go of a session that is no more.
+    pub(crate) fn forget(&self, key: &Key) {
         let mut tables = self.lock();
-        if let Some(session) = tables.by_key.remove(key) {
-            let server = session.server();
-            tables.on_shared.remove(&(server, key.id.clone()));
-        }
+        tables.by_key.remove(key);
+        tables.by_member.retain(|_, session| session.key != *key);
     }
 
-    /// Frees the session's name on a server where it does not live after all.
-    pub(crate) fn release(&self, session: &Session, server: &ServerId) {
-        if session.server() != *server {
-            let claim = (server.clone(), session.key.id.clone());
-            self.lock().on_shared.remove(&claim);
-        }
+    /// Lets go of what nobody has attached; the directory has it still.
+    pub(crate) fn sweep(&self) {
+        let mut tables = self.lock();
+        // Whoever holds one just now is about to attach it.
+        let Tables { by_key, by_member } = &mut *tables;
+        let idle = |s: &Arc<Session>, held: usize| s.is_detached() && Arc::strong_count(s) <= held;
+        by_member.retain(|_, session| !session.is_detached());
+        by_key.retain(|_, session| !idle(session, 1));
+        by_key.shrink_to_fit();
     }
 
     /// How many turns have begun and not ended.
@@ -143,9 +143,36 @@ impl Session {
         self.lock().server.clone()
     }
 
-    /// A CLI server has attached it: there it lives.
-    pub(crate) fn moved(&self, server: &ServerId) {
-        self.lock().server = server.clone();
+    /// A CLI server has attached it: there it lives, by the directory's `epoch`.
+    pub(crate) fn moved(&self, place: Place, epoch: u64) {
+        let mut state = self.lock();
+        state.server = ServerId::new(place.server.as_str());
+        (state.place, state.epoch) = (place, epoch);
+    }
+
+    /// Where the directory has it, and how often it was moved there.
+    pub(crate) fn place(&self) -> (Place, u64) {
+        let state = self.lock();
+        (state.place.clone(), state.epoch)
+    }
+
+    /// With whom it is shared.
+    pub(crate) fn shared_with(&self, members: Arc<[Member]>) {
+        self.lock().members = members;
+    }
+
+    /// What `who` may do in it.
+    pub(crate) fn role_of(&self, who: &Identity) -> Option<Role> {
+        crate::directory::role(&self.key, &self.lock().members, who)
+    }
+
+    /// Whether it is `who`'s own.
+    pub(crate) fn is_of(&self, who: &Identity) -> bool {
+        self.key.owner == *who
+    }
+
+    fn is_detached(&self) -> bool {
+        self.lock().attached == 0
     }
 
     /// One more connection to the CLI server is attached.

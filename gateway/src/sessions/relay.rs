@@ -19,7 +19,8 @@ use super::{
     asked::Question,
     client::Client,
     leg::Leg,
-    pending::{Origin, Waiting},
+    listing,
+    pending::{Origin, Then, Waiting},
     registry::Session,
     revival::{self, Route},
     turn::Outcome,
@@ -159,46 +160,63 @@ fn may_see(leg: &Leg, client: &Client, method: &str, params: Option<Value<'_>>) 
         Some(params) if method == event::SESSION_EVENT => event::turn_of(params),
         _ => Turn::Other,
     };
-    leg.follow(&id, turn) || leg.exclusive() || (method == event::SESSION_LIFECYCLE && client.owns(&id, leg))
+    leg.follow(&id, turn) || leg.exclusive() || (method == event::SESSION_LIFECYCLE && client.knows(&id, leg))
 }
 
 fn on_reply(
     leg: &Leg,
     client: &Client,
-    waiting: Waiting,
+    mut waiting: Waiting,
     message: &Envelope<'_>,
     outcome: Result<Value<'_>, Value<'_>>,
     out: &mut Vec<u8>,
 ) {
+    if let Err(error) = outcome
+        && let Some(request) = waiting.then.instead(error)
+    {
+        match leg.ask_instead(&request, waiting) {
+            Ok(()) => return,
+            Err(back) => waiting = back,
+        }
+    }
+    let edited = match outcome {
+        Ok(result) => edited(leg, client, &waiting, result),
+        Err(_) => None,
+    };
     match outcome {
         Ok(result) => waiting.then.done(result, leg, client),
         Err(_) => waiting.then.undo(leg, client),
     }
-    match waiting.origin {
-        Origin::Client(id) => match outcome {
-            Ok(result) if !leg.exclusive() && *waiting.answer != Answer::AsIs => {
-                envelope::write_result(out, &id, &edited(leg, client, waiting.answer, result));
-            }
-            _ => message.write_as(&id, out),
-        },
+    match (waiting.origin, edited) {
+        (Origin::Client(id), Some(result)) => envelope::write_result(out, &id, &result),
+        (Origin::Client(id), None) => message.write_as(&id, out),
         // Whoever asked may have given up.
-        Origin::Jetway(answer) => {
+        (Origin::Jetway(answer), Some(result)) => drop(answer.send(Ok(result.into()))),
+        (Origin::Jetway(answer), None) => {
             let _ = answer.send(outcome.map(|v| v.text().into()).map_err(|v| v.text().into()));
         }
     }
 }
 
-/// A result of a server with other users, without what is not the client's.
-fn edited(leg: &Leg, client: &Client, answer: &Answer, result: Value<'_>) -> Vec<u8> {
+/// A result without what is not the client's, and with what lives elsewhere. `None`: as it is.
+fn edited(leg: &Leg, client: &Client, waiting: &Waiting, result: Value<'_>) -> Option<Vec<u8>> {
+    if let Then::List { entries, filtered } = &waiting.then {
+        return Some(listing::merged(result, entries, *filtered, leg));
+    }
     // A fork is its maker's before its id is looked for.
-    filter::claims(answer, result, |id| {
-        if let Ok(id) = id.parse() {
-            client.claim(&id, leg);
+    filter::claims(waiting.answer, result, |id| {
+        if let Ok(id) = id.parse()
+            && waiting.then.session().is_none_or(|s| s.key.id != id)
+        {
+            client.found(&id, leg);
         }
     });
+    if leg.exclusive() || *waiting.answer == Answer::AsIs {
+        return None;
+    }
     let mut out = Vec::with_capacity(result.text().len());
-    filter::result(answer, result, |id| client.owns(id, leg), &mut out);
-    out
+    filter::result(waiting.answer, result, |id| client.knows(id, leg), &mut out);
+    Some(out)
 }
 
 /// Ends what the leg carried. The client's socket stays.
@@ -210,7 +228,7 @@ fn settle(leg: &Arc<Leg>, client: &Arc<Client>, lost: &Lost) {
         Some(routes)
     };
     // Its state is in its user's home: a new process goes on with it.
-    let stays = leg.exclusive() && !client.is_gone() && !matches!(lost, Lost::Client);
+    let stays = client.core().exclusive() && !client.is_gone() && !matches!(lost, Lost::Client);
     let routes = if stays { client.put_to_rest(close) } else { close() }.unwrap_or_default();
     client.leave(leg);
     if client.is_gone() || matches!(lost, Lost::Client) {

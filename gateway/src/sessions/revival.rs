@@ -126,7 +126,8 @@ fn message(error: &[u8]) -> String {
     Value::new(error).get("message").and_then(Value::as_str).unwrap_or_default().chars().take(200).collect()
 }
 
-fn is_not_found(error: &[u8]) -> bool {
+/// Whether a CLI server says that it has no such session.
+pub(crate) fn is_not_found(error: &[u8]) -> bool {
     message(error).to_ascii_lowercase().contains("not found")
 }
 

@@ -5,7 +5,7 @@ use std::task::{Context, Poll};
 use futures_util::future::{Either, Ready, ready};
 use tower::Service;
 
-use jetway_wire::catalogue::{Answer, Scope, Surface};
+use jetway_wire::catalogue::Scope;
 
 use super::{Accepted, Call, Limit, RETRY_AFTER, Refusal};
 use crate::policy;
@@ -50,10 +50,8 @@ fn admit(call: &Call) -> Result<Option<Accepted>, Refusal> {
         }));
     }
     let reach = core.reach(call.client.who());
-    let denied = policy::permits(call.method, &reach).err();
-    // What the directory is to answer cannot be asked of a server that others use too.
-    if denied.is_some() || (call.method.answer == Answer::Directory && reach.surface == Surface::Shared) {
-        return Err(Refusal::MethodNotAllowed { method: call.method.name.into(), denied });
+    if let Some(denied) = policy::permits(call.method, &reach).err() {
+        return Err(Refusal::MethodNotAllowed { method: call.method.name.into(), denied: Some(denied) });
     }
     let attaches = matches!(call.method.scope, Scope::Create | Scope::Resume);
     if (attaches || call.method.begins_turn()) && core.drain.is_draining() {

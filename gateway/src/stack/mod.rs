@@ -3,11 +3,13 @@
 //! A layer decides at once or hands on; only the last, [`place`], may wait (for a CLI server to start).
 
 mod admit;
+mod ahead;
 mod meter;
 mod own;
 mod place;
 mod reach;
 mod refusal;
+mod wish;
 
 use std::sync::Arc;
 
@@ -15,7 +17,10 @@ use tower::{Service, ServiceBuilder};
 
 use jetway_wire::{catalogue::Method, envelope::Request};
 
-pub(crate) use self::refusal::{Limit, RETRY_AFTER, Refusal};
+pub(crate) use self::{
+    refusal::{Limit, RETRY_AFTER, Refusal},
+    wish::Wish,
+};
 use crate::sessions::{client::Client, pending::Origin, registry::Session};
 
 /// A known user's request of a known method.
@@ -25,6 +30,8 @@ pub(crate) struct Call {
     pub(crate) request: Request,
     /// Who is to have the reply.
     pub(crate) origin: Origin,
+    /// What a new session is to be; [`own`] takes it out of the request, unless it is given.
+    pub(crate) wish: Option<Wish>,
     /// Where it goes; [`own`] decides.
     pub(crate) target: Target,
 }
@@ -45,6 +52,8 @@ pub(crate) enum Accepted {
     Forwarded,
     /// Jetway answers: the result's JSON.
     Answered(&'static str),
+    /// The same, made for this call.
+    Told(String),
     /// The same, and the client is done.
     Farewell(&'static str),
 }

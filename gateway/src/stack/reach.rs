@@ -9,7 +9,7 @@ use tower::Service;
 
 use jetway_wire::Value;
 
-use super::{Accepted, Call, Refusal};
+use super::{Accepted, Call, Refusal, Target};
 use crate::policy::{self, Denied, Names, System};
 
 #[derive(Debug, Clone)]
@@ -48,7 +48,7 @@ where
             Ok(false) => {
                 let mut inner = self.inner.clone();
                 Either::Right(Box::pin(async move {
-                    let reach = call.client.core().reach(call.client.who());
+                    let reach = reach(&call);
                     let checked = policy::check(call.method, params(&call), &reach, &System).await;
                     checked.map_err(|denied| refusal(&call, denied))?;
                     impose(&mut call);
@@ -64,9 +64,17 @@ fn params(call: &Call) -> Value<'_> {
     call.request.params().unwrap_or(Value::new(b"{}"))
 }
 
+fn reach(call: &Call) -> policy::Reach<'_> {
+    let session = match &call.target {
+        Target::Home => None,
+        Target::Session(session) => Some(&**session),
+    };
+    call.client.core().reach_in(call.client.who(), session)
+}
+
 /// Whether the call may go on as it is; not yet, if it names machines whose addresses are to be found.
 fn judge(call: &Call) -> Result<bool, Denied> {
-    let reach = call.client.core().reach(call.client.who());
+    let reach = reach(call);
     let known = policy::names(call.method, params(call), &reach)?.is_empty();
     if known {
         policy::judge(call.method, params(call), &reach, &Names::default())?;
@@ -76,7 +84,7 @@ fn judge(call: &Call) -> Result<bool, Denied> {
 
 /// Puts in what a call to a server with other users must say and does not.
 fn impose(call: &mut Call) {
-    let reach = call.client.core().reach(call.client.who());
+    let reach = reach(call);
     let imposed = policy::imposed(call.method, params(call), &reach);
     for (name, json) in imposed {
         call.request.insert(name, json.as_bytes());

@@ -20,6 +20,10 @@ pub(crate) enum Limit {
     ServerStart,
     /// All CLI servers are in use or down.
     Servers,
+    /// The session directory does not answer.
+    Directory,
+    /// Sessions of one owner.
+    SessionsPerUser,
 }
 
 impl Limit {
@@ -29,6 +33,8 @@ impl Limit {
             Limit::SessionsPerConnection => "max_sessions_per_connection",
             Limit::ServerStart => "cli_server_start",
             Limit::Servers => "cli_servers",
+            Limit::Directory => "directory",
+            Limit::SessionsPerUser => "max_sessions_per_user",
         }
     }
 }

@@ -7,6 +7,7 @@ pub mod program;
 use std::{
     net::SocketAddr,
     path::PathBuf,
+    sync::atomic::{AtomicUsize, Ordering},
     time::{Duration, Instant},
 };
 
@@ -24,11 +25,22 @@ const LISTEN: &str = "listen = { sdk = \"127.0.0.1:0\", http = \"off\", admin = 
 /// A configuration for servers that run already. `more` is added before the first table.
 pub fn fleet(servers: &[SocketAddr], more: &str) -> String {
     let health = "pool.health = { interval = \"1s\", timeout = \"1s\", cooldown = \"100ms\" }\n";
-    let mut toml = format!("{LISTEN}{health}pool.mode = \"fleet\"\n{more}\n");
+    let directory = if more.contains("directory") { String::new() } else { a_directory() };
+    let mut toml = format!("{LISTEN}{health}{directory}pool.mode = \"fleet\"\n{more}\n");
     for server in servers {
         toml.push_str(&format!("[[pool.fleet]]\naddress = \"{server}\"\n"));
     }
     toml
+}
+
+/// A session directory of one's own.
+fn a_directory() -> String {
+    static LAST: AtomicUsize = AtomicUsize::new(0);
+    let name = format!("{}-{}", std::process::id(), LAST.fetch_add(1, Ordering::Relaxed));
+    let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name).join("directory.sqlite");
+    // What an earlier process of that number left behind is not ours.
+    let _ = std::fs::remove_dir_all(path.parent().unwrap());
+    format!("directory.path = \"{}\"\n", path.display())
 }
 
 /// A configuration for processes of the users' own, `program` each.

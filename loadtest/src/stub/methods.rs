@@ -10,7 +10,7 @@ use super::{
     event::{Event, put},
     ledger,
     server::Server,
-    session::{Attachment, Prompt, Session, write_metadata},
+    session::{Attachment, Prompt, Session},
     turn,
 };
 
@@ -342,14 +342,12 @@ impl<'a> Call<'a> {
     }
 
     fn write_metadata(&self, out: &mut Vec<u8>, id: &str) {
-        let source = &self.server.source;
         match self.server.session(id) {
-            Some(session) => session.write_metadata(out, source),
+            Some(session) => session.write_metadata(out),
             None => {
-                let start = source.now(str::to_owned);
+                let start = self.server.source.now(str::to_owned);
                 let history = self.server.store.load(id).unwrap_or_default();
-                let prompts = Session::new(id.to_owned(), start.clone(), history).prompts();
-                write_metadata(out, id, &start, &prompts, source);
+                Session::new(id.to_owned(), start, history).write_metadata(out);
             }
         }
     }

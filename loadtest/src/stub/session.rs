@@ -148,23 +148,24 @@ impl Session {
         messages.filter_map(|e| Some(e.get("data")?.get("content")?.as_str()?.into_owned())).collect()
     }
 
-    /// What `session.list` and `session.getMetadata` say of it.
-    pub(super) fn write_metadata(&self, out: &mut Vec<u8>, source: &Source) {
-        write_metadata(out, &self.id, &self.start, &self.prompts(), source);
+    /// When its last event that is kept was.
+    fn modified(&self) -> Option<String> {
+        let history = self.history.borrow();
+        let last = Value::new(history.back()?.as_bytes());
+        Some(last.get("timestamp")?.as_str()?.into_owned())
     }
-}
 
-/// The same for a session that no server needs to hold.
-pub(super) fn write_metadata(out: &mut Vec<u8>, id: &str, start: &str, prompts: &[String], source: &Source) {
-    out.extend_from_slice(br#"{"sessionId":"#);
-    write_str(out, id);
-    put(out, &[br#","startTime":""#, start.as_bytes(), br#"","modifiedTime":""#]);
-    source.now(|now| out.extend_from_slice(now.as_bytes()));
-    out.extend_from_slice(br#"","isRemote":false,"isDetached":false,"#);
-    if let Some(first) = prompts.first() {
-        out.extend_from_slice(br#""summary":"#);
-        write_str(out, first);
-        out.push(b',');
+    /// What `session.list` and `session.getMetadata` say of it.
+    pub(super) fn write_metadata(&self, out: &mut Vec<u8>) {
+        let modified = self.modified().unwrap_or_else(|| self.start.clone());
+        put(out, &[br#"{"sessionId":"#, &self.quoted, br#","startTime":""#, self.start.as_bytes()]);
+        put(out, &[br#"","modifiedTime":""#, modified.as_bytes()]);
+        out.extend_from_slice(br#"","isRemote":false,"isDetached":false,"#);
+        if let Some(first) = self.prompts().first() {
+            out.extend_from_slice(br#""summary":"#);
+            write_str(out, first);
+            out.push(b',');
+        }
+        out.extend_from_slice(br#""clientName":"sdk","context":{"cwd":"/"}}"#);
     }
-    out.extend_from_slice(br#""clientName":"sdk","context":{"cwd":"/"}}"#);
 }

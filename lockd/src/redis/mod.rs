@@ -226,8 +226,7 @@ impl Shards {
 
     /// FNV-1a, folded: the same in every process, for ever.
     fn of(key: &Key) -> usize {
-        let bytes = key.tenant.as_str().bytes().chain([b'/']).chain(key.session.as_str().bytes());
-        let hash = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        let hash = key.to_string().bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
             (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
         });
         ((hash ^ (hash >> 32)) % Self::COUNT as u64) as usize

@@ -6,7 +6,7 @@ pub mod proxy;
 
 use futures_util::future::FutureExt;
 use jetway_config::{
-    Config, Sources, UserId,
+    Config, Identity, Sources, UserId,
     stores::{self, LockStore, Locks},
 };
 use jetway_lockd::{Fence, Floors, Key, Lockd};
@@ -21,7 +21,8 @@ use std::{
 use tempfile::TempDir;
 
 pub fn key(session: &str) -> Key {
-    Key { tenant: "acme".parse().unwrap(), session: session.parse().unwrap() }
+    let owner = Identity { tenant: "acme".parse().unwrap(), user: "ada".parse().unwrap() };
+    Key { owner, session: session.parse().unwrap() }
 }
 
 pub fn who(user: &str) -> UserId {

@@ -7,6 +7,7 @@ use crate::{
     history::What,
     world::{Command, Event, PROCESSES, Reply, SESSIONS, Timer, World, session_of},
 };
+use jetway_config::Identity;
 use jetway_lockd::{
     Fence, Key, Moment, Rules,
     attempt::{Attempt, Step},
@@ -353,5 +354,6 @@ impl Process {
 }
 
 pub(crate) fn key(session: usize) -> Key {
-    Key { tenant: "acme".parse().unwrap(), session: format!("s{session}").parse().unwrap() }
+    let owner = Identity { tenant: "acme".parse().unwrap(), user: "ada".parse().unwrap() };
+    Key { owner, session: format!("s{session}").parse().unwrap() }
 }
