@@ -83,7 +83,7 @@ async fn find_and_forward(mut call: Call) -> Result<Accepted, Refusal> {
         };
         let then = match call.method.scope {
             Scope::Create | Scope::Resume => ahead::attach(&mut call, &leg).await?,
-            _ if call.method.answer == Answer::Directory => ahead::list(&call).await?,
+            _ if call.method.name == "session.list" => ahead::list(&call).await?,
             _ => Then::Nothing,
         };
         match forward(call, &leg, then) {
