@@ -14,6 +14,7 @@ mod code {
     pub(super) const OVERLOADED: i64 = -32014;
     pub(super) const TURN_INDETERMINATE: i64 = -32015;
     pub(super) const DRAINING: i64 = -32016;
+    pub(super) const ABORTED: i64 = -32017;
 }
 
 /// Appends the JSON-RPC error that tells of a refusal.
@@ -31,6 +32,7 @@ pub(crate) fn name(refusal: &Refusal) -> &'static str {
         Refusal::MethodNotAllowed { .. } => "method_not_allowed",
         Refusal::Overloaded(..) => "overloaded",
         Refusal::Indeterminate { .. } => "turn_indeterminate",
+        Refusal::Aborted => "aborted",
         Refusal::Draining(_) => "draining",
         Refusal::Invalid(..) => "invalid_request",
     }
@@ -62,6 +64,9 @@ fn describe(refusal: &Refusal) -> (i64, String, Option<Value>) {
             let message =
                 "The CLI server was lost before it answered; the outcome is unknown and it is not retried";
             (code::TURN_INDETERMINATE, message.into(), data)
+        }
+        Refusal::Aborted => {
+            (code::ABORTED, "Given up before it began: the session was aborted or left".into(), None)
         }
         Refusal::Draining(retry_after) => {
             let data = json!({ "retryAfterMs": retry_after.as_millis() as u64 });

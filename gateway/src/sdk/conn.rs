@@ -317,18 +317,21 @@ where
             Err(refusal) => Err(refusal),
         };
         match outcome {
-            Ok(Accepted::Forwarded) => {}
-            Ok(Accepted::Answered(result)) => {
-                self.write(|out| envelope::write_result(out, id, result.as_bytes()))
+            Ok(Accepted::Later(later)) => {
+                let (writer, to) = (self.writer.clone(), id.clone());
+                // Only Jetway's own words are written there, and as many may wait as may be in flight.
+                let refused = client.carry_on(later, move |outcome| tell(&writer, &to, &outcome));
+                tell(&self.writer, id, &refused.map(|()| Accepted::Forwarded));
             }
-            Ok(Accepted::Told(result)) => {
-                self.write(|out| envelope::write_result(out, id, result.as_bytes()))
+            // Who makes a slow server work waits for it; boxed, since every connection would hold its space for
+            // ever. A leg that is lost tells of itself.
+            Ok(Accepted::Slowly(leg)) => drop(Box::pin(leg.drained()).await),
+            outcome => {
+                tell(&self.writer, id, &outcome);
+                if matches!(outcome, Ok(Accepted::Farewell(_))) {
+                    return Err(End::Farewell);
+                }
             }
-            Ok(Accepted::Farewell(result)) => {
-                self.write(|out| envelope::write_result(out, id, result.as_bytes()));
-                return Err(End::Farewell);
-            }
-            Err(refusal) => self.refuse(&refusal, Some(id)),
         }
         Ok(())
     }
@@ -338,11 +341,27 @@ where
     }
 
     fn write(&self, frame: impl FnOnce(&mut Vec<u8>)) {
-        let mut out = Vec::new();
-        frame(&mut out);
-        // What does not fit waits, and is seen to after this read.
-        let _ = self.writer.send(&out);
+        write(&self.writer, frame);
     }
+}
+
+/// Writes what Jetway itself has to say to a request; nothing, where a CLI server answers.
+fn tell(writer: &Writer, id: &Id, outcome: &Result<Accepted, Refusal>) {
+    match outcome {
+        Ok(Accepted::Forwarded | Accepted::Slowly(_) | Accepted::Later(_)) => {}
+        Ok(Accepted::Answered(result) | Accepted::Farewell(result)) => {
+            write(writer, |out| envelope::write_result(out, id, result.as_bytes()));
+        }
+        Ok(Accepted::Told(result)) => write(writer, |out| envelope::write_result(out, id, result.as_bytes())),
+        Err(refusal) => write(writer, |out| rescue::write(refusal, Some(id), out)),
+    }
+}
+
+fn write(writer: &Writer, frame: impl FnOnce(&mut Vec<u8>)) {
+    let mut out = Vec::new();
+    frame(&mut out);
+    // What does not fit waits, and is seen to after this read.
+    let _ = writer.send(&out);
 }
 
 /// A stranger's request.

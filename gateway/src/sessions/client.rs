@@ -27,6 +27,7 @@ use super::{
     relay,
     revival::{self, Route, Told},
     turn::Outcome,
+    waiting::Calls,
 };
 use crate::{
     app::Core,
@@ -49,6 +50,7 @@ pub(crate) struct Client {
     core: Arc<Core>,
     legs: Mutex<Legs>,
     asked: Mutex<Asked>,
+    pub(super) waiting: Calls,
     /// The sessions whose CLI process is gone, and what it takes to bring them back.
     dormant: Mutex<HashMap<SessionId, Route>>,
     /// Held while one is brought back.
@@ -82,6 +84,7 @@ impl Client {
             core,
             legs: Mutex::default(),
             asked: Mutex::default(),
+            waiting: Calls::default(),
             dormant: Mutex::default(),
             reviving: tokio::sync::Mutex::default(),
             opening: tokio::sync::Mutex::default(),
@@ -116,6 +119,7 @@ impl Client {
     pub(crate) fn is_quiet(&self) -> bool {
         lock(&self.told).is_empty()
             && lock(&self.asked).len() == 0
+            && self.waiting.is_empty()
             && lock(&self.legs).all.iter().all(|l| l.is_quiet())
     }
 
@@ -379,6 +383,7 @@ impl Client {
     fn end(&self) -> Vec<(Vec<Waiting>, Vec<Route>)> {
         self.gone.store(true, Ordering::Release);
         self.core.clients.remove(self);
+        self.waiting.leave();
         let legs = std::mem::take(&mut *lock(&self.legs));
         *lock(&self.asked) = Asked::default();
         legs.all.iter().map(|leg| leg.close()).collect()

@@ -11,3 +11,4 @@ pub(crate) mod relay;
 pub(crate) mod revival;
 pub(crate) mod scribe;
 pub(crate) mod turn;
+pub(crate) mod waiting;

@@ -52,10 +52,22 @@ impl<F: Future<Output = Result<Accepted, Refusal>>> Future for Metered<F> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let outcome = ready!(this.inner.poll(cx));
-        match &outcome {
-            Ok(_) => metrics::accepted(this.since.elapsed()),
-            Err(refusal) => metrics::refused(rescue::name(refusal)),
-        }
-        Poll::Ready(outcome)
+        Poll::Ready(match outcome {
+            Ok(Accepted::Later(later)) => {
+                let since = *this.since;
+                Ok(Accepted::Later(later.inspect(move |outcome| note(since, outcome))))
+            }
+            outcome => {
+                note(*this.since, &outcome);
+                outcome
+            }
+        })
+    }
+}
+
+fn note(since: Instant, outcome: &Result<Accepted, Refusal>) {
+    match outcome {
+        Ok(_) => metrics::accepted(since.elapsed()),
+        Err(refusal) => metrics::refused(rescue::name(refusal)),
     }
 }

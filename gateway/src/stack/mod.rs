@@ -1,10 +1,14 @@
 //! What every call goes through, whichever face it came by: one policy, not one per face.
 //!
-//! A layer decides at once or hands on; only the last, [`place`], may wait (for a CLI server to start).
+//! A layer decides at once, hands on, or puts the call off with [`later`](later::later), and then the rest of
+//! the connection goes on. Only [`reach`] (for a name) and [`place`] (for a CLI server to start) have the
+//! connection wait.
 
 mod admit;
 mod ahead;
+pub(crate) mod later;
 mod meter;
+mod order;
 mod own;
 mod place;
 mod reach;
@@ -18,10 +22,11 @@ use tower::{Service, ServiceBuilder};
 use jetway_wire::{catalogue::Method, envelope::Request};
 
 pub(crate) use self::{
+    later::Later,
     refusal::{Limit, RETRY_AFTER, Refusal},
     wish::Wish,
 };
-use crate::sessions::{client::Client, pending::Origin, registry::Session};
+use crate::sessions::{client::Client, leg::Leg, pending::Origin, registry::Session};
 
 /// A known user's request of a known method.
 pub(crate) struct Call {
@@ -46,10 +51,13 @@ pub(crate) enum Target {
 }
 
 /// What became of a call that was not refused.
-#[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Accepted {
     /// A CLI server has it; the reply comes by the relay.
     Forwarded,
+    /// The same, and the server reads slowly: whoever sends more waits until the leg is drained.
+    Slowly(Arc<Leg>),
+    /// It waits; the client is to carry it on.
+    Later(Later),
     /// Jetway answers: the result's JSON.
     Answered(&'static str),
     /// The same, made for this call.
@@ -70,6 +78,8 @@ pub(crate) fn stack() -> impl Service<Call, Response = Accepted, Error = Refusal
         .layer_fn(own::Own::new)
         // What the params name beside sessions: machines, paths, programs.
         .layer_fn(reach::Reach::new)
+        // Before whatever may put a prompt off, so that none overtakes another.
+        .layer_fn(order::Order::new)
         // Finds or starts the CLI server, and forwards.
         .service(place::Place)
 }

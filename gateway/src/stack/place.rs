@@ -47,7 +47,7 @@ impl Service<Call> for Place {
             // The usual case waits for nothing.
             Some(leg) => match forward(call, &leg, Then::Nothing) {
                 Ok(Backlog::None) => Either::Left(ready(Ok(Accepted::Forwarded))),
-                Ok(Backlog::Some) => Either::Right(Box::pin(drained(leg))),
+                Ok(Backlog::Some) => Either::Left(ready(Ok(Accepted::Slowly(leg)))),
                 Err(NotSent::Refused(refusal)) => Either::Left(ready(Err(refusal))),
                 Err(NotSent::Closed(call)) => Either::Right(Box::pin(place(*call))),
             },
@@ -88,19 +88,12 @@ async fn find_and_forward(mut call: Call) -> Result<Accepted, Refusal> {
         };
         match forward(call, &leg, then) {
             Ok(Backlog::None) => return Ok(Accepted::Forwarded),
-            Ok(Backlog::Some) => return drained(leg).await,
+            Ok(Backlog::Some) => return Ok(Accepted::Slowly(leg)),
             Err(NotSent::Refused(refusal)) => return Err(refusal),
             Err(NotSent::Closed(back)) => call = *back,
         }
     }
     Err(Refusal::Overloaded(Limit::ServerStart, RETRY_AFTER))
-}
-
-/// The CLI server reads slowly: then this client waits, who makes it work.
-async fn drained(leg: Arc<Leg>) -> Result<Accepted, Refusal> {
-    // A leg that is lost tells of itself.
-    let _ = leg.drained().await;
-    Ok(Accepted::Forwarded)
 }
 
 /// A call that no CLI server has seen.
@@ -139,9 +132,16 @@ fn prepare(call: &Call, leg: &Arc<Leg>) -> Result<Then, Refusal> {
     }
     let session = session.clone();
     Ok(match call.method.name {
-        "session.detach" | "session.destroy" => Then::Detach(session),
-        "session.delete" | "sessions.delete" => Then::Delete(session),
+        "session.detach" | "session.destroy" => {
+            call.client.give_up(&session);
+            Then::Detach(session)
+        }
+        "session.delete" | "sessions.delete" => {
+            call.client.give_up(&session);
+            Then::Delete(session)
+        }
         "session.abort" => {
+            call.client.give_up(&session);
             session.aborting();
             Then::Nothing
         }

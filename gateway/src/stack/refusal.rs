@@ -56,6 +56,8 @@ pub(crate) enum Refusal {
     Overloaded(Limit, Duration),
     /// The CLI server was lost before it answered.
     Indeterminate { session: Option<SessionId>, turn: Option<TurnId> },
+    /// The caller aborted or left the session before the call began.
+    Aborted,
     /// Jetway is about to stop.
     Draining(Duration),
     /// No request that the CLI would take.
