@@ -60,12 +60,9 @@ export class Recorder {
     );
   }
 
-  /** Waits until nothing more is likely: the session was idle or failed, and then quiet. */
+  /** Waits until nothing more is likely: the session went idle, which it does after an error as well, and then quiet. */
   async settled(count = 1) {
-    await until(
-      () => this.of("session.idle").length + this.of("session.error").length >= count,
-      "the turn's end",
-    );
+    await this.seen("session.idle", count);
     await quiet(this);
   }
 }
