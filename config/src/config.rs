@@ -1,6 +1,7 @@
 //! The whole configuration.
 
 use crate::{
+    admin::Admin,
     auth::Auth,
     error::{ConfigErrors, Problem},
     ids::TenantId,
@@ -22,6 +23,8 @@ use toml::Table;
 pub struct Config {
     /// Where Jetway listens.
     pub listen: Listen,
+    /// The operator's side.
+    pub admin: Admin,
     /// Who may call.
     pub auth: Auth,
     /// What each tenant may use.
@@ -71,6 +74,7 @@ impl Config {
 
     fn read(root: &mut Section<'_>) -> Self {
         let listen = root.section("listen", Listen::read);
+        let admin = root.section("admin", Admin::read);
         let auth = root.section("auth", Auth::read);
         let tenants = root.section("tenants", Tenants::read);
         let pool = root.section("pool", Pool::read);
@@ -81,10 +85,11 @@ impl Config {
         let log = root.section("log", Log::read);
         let limits = root.section("limits", Limits::read);
 
+        admin.check(root, &listen);
         auth.check(root, &listen);
         check_surfaces(root, &auth, &tenants, pool.mode);
         let effective = Table::new();
-        Self { listen, auth, tenants, pool, locks, directory, redis, drain, log, limits, effective }
+        Self { listen, admin, auth, tenants, pool, locks, directory, redis, drain, log, limits, effective }
     }
 }
 

@@ -7,6 +7,7 @@
 //! Each section is one type in one module, whose `read` is the only place that knows its keys, defaults,
 //! ranges and relations; `reader` does the rest.
 
+pub mod admin;
 pub mod auth;
 mod config;
 mod error;
@@ -26,6 +27,7 @@ pub mod stores;
 pub mod tenants;
 mod units;
 
+pub use admin::Admin;
 pub use auth::{Auth, AuthError, Credential};
 pub use config::{Config, Drain, Log, LogFormat, LogLevel};
 pub use error::{ConfigError, ConfigErrors};

@@ -34,6 +34,14 @@ pub const LOG_LINE_BYTES: usize = 8 << 10;
 /// port that it listens on).
 pub const CLI_OUTPUT_LINE_BYTES: usize = 8 << 10;
 
+/// How many ended CLI servers are remembered, to tell operators why they went: some minutes' worth on a busy
+/// host, at some 200 bytes each.
+pub const DEPARTED_SERVERS: usize = 100;
+
+/// How many servers, users and sessions `/admin/v1/status` lists of each unless asked, and at most: a page that
+/// a person reads, and one that still takes milliseconds. Totals count all of them.
+pub const STATUS_ROWS: RangeInclusive<usize> = 50..=10_000;
+
 /// The smallest `limits.max_frame`, in bytes: session options with tools and a system prompt take tens of
 /// KiB, an event with a file's content hundreds.
 const SMALLEST_MAX_FRAME: usize = 1 << 20;

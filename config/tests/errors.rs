@@ -13,7 +13,7 @@ const CASES: &[Case] = &[
     (
         "colour = 1",
         &[],
-        "error: colour: unknown key; known here: listen, auth, tenants, pool, locks, directory, redis, drain, log, limits",
+        "error: colour: unknown key; known here: listen, admin, auth, tenants, pool, locks, directory, redis, drain, log, limits",
     ),
     (
         r#"pool.process."memory budget" = '1GiB'
@@ -112,6 +112,23 @@ error: pool.process."memory budget": unknown key; did you mean `pool.process.mem
         &[],
         r#"error: listen.tls.key: is missing; add it to [listen.tls]
 error: listen.tls.ports[1]: "ssh" is not one of the choices; write "sdk" or "http" or "admin""#,
+    ),
+    // Who may operate.
+    (
+        "listen.admin = '10.0.0.1:9090'
+auth.keys = [{ id = 'a', tenant = 't', sha256 = '0000000000000000000000000000000000000000000000000000000000000000' }]",
+        &[],
+        r#"error: admin.token_env: is missing, and listen.admin = "10.0.0.1:9090" can be reached by other machines; name a variable or, as admin.token_file, a file that holds the operators' token; or put listen.admin on a loopback address"#,
+    ),
+    (
+        "admin.token_env = 'OPS'",
+        &[("OPS", "short-secret")],
+        "error: admin.token_env: the token has fewer than 16 characters, so it can be guessed; make one with `openssl rand -hex 32`",
+    ),
+    (
+        "admin = { token_env = 'OPS', token_file = 'missing' }",
+        &[("OPS", "0123456789abcdef")],
+        "error: admin.token_file: the file cannot be read: no such file; name a readable file that holds the secret",
     ),
     // Who may call.
     (

@@ -18,6 +18,9 @@ http = "[::]:8443"
 admin = "127.0.0.1:0"
 tls = { cert = "tls.crt", key = "tls.key", ports = ["http"] }
 
+[admin]
+token_file = "ops.secret"
+
 [auth]
 anonymous = false
 [[auth.keys]]
@@ -117,7 +120,8 @@ fn full(env: &[(&str, &str)]) -> Result<Config, ConfigErrors> {
         [("MODEL_KEY", "model-canary"), ("CLI_TOKEN", "cli-canary")].iter().chain(env).copied().collect();
     let files = Sources::fixed(FULL, &env)
         .with_file("jwt.secret", "jwt-canary\n")
-        .with_file("key.secret", "file-canary");
+        .with_file("key.secret", "file-canary")
+        .with_file("ops.secret", "operators-canary");
     Config::load(&files)
 }
 
@@ -224,7 +228,12 @@ fn what_is_printed_loads_to_the_same_effect() {
             .replacen(REDACTED, &"e".repeat(64), 1)
             .replace(&format!("\"{REDACTED}\""), &format!("\"{hash}\""));
         let sources = Sources::fixed(&mended, &[("MODEL_KEY", "k"), ("CLI_TOKEN", "t")]);
-        let again = Config::load(&sources.with_file("jwt.secret", "s").with_file("key.secret", "k"));
+        let again = Config::load(
+            &sources
+                .with_file("jwt.secret", "s")
+                .with_file("key.secret", "k")
+                .with_file("ops.secret", "0123456789abcdef"),
+        );
         assert_eq!(
             again.unwrap_or_else(|e| panic!("{printed}\n{e}")).to_toml_redacted().replace(&hash, REDACTED),
             printed

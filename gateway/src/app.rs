@@ -3,7 +3,11 @@
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use metrics_exporter_prometheus::PrometheusHandle;
-use tokio::{net::TcpListener, task::JoinSet, time::timeout};
+use tokio::{
+    net::TcpListener,
+    task::JoinSet,
+    time::{Instant, timeout},
+};
 use tokio_util::task::TaskTracker;
 use tracing::warn;
 
@@ -20,6 +24,7 @@ use crate::{
     sdk,
     sessions::{
         idle::{self, Clients},
+        leaving,
         registry::{Registry, Session},
         scribe::Scribe,
     },
@@ -43,6 +48,8 @@ pub(crate) struct Core {
     /// Calls that wait for their CLI server.
     pub(crate) placing: Arc<Count>,
     pub(crate) drain: Drain,
+    /// When the gateway was started.
+    pub(crate) since: Instant,
     /// Connections and legs: what a drain waits for.
     pub(crate) tracker: TaskTracker,
 }
@@ -151,6 +158,7 @@ impl App {
             clients: Clients::default(),
             placing: Arc::default(),
             drain: Drain::default(),
+            since: Instant::now(),
             tracker: TaskTracker::new(),
         });
         let local = |l: &Option<TcpListener>| l.as_ref().and_then(|l| l.local_addr().ok());
@@ -162,6 +170,7 @@ impl App {
             core.tracker.spawn(idle::watch(core.clone()));
         }
         core.tracker.spawn(sweep(core.clone()));
+        core.tracker.spawn(leaving::watch(core.clone()));
         if let Some(listener) = sdk {
             listeners.spawn(sdk::serve(core.clone(), listener, workers.clone()));
         }

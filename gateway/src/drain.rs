@@ -64,7 +64,7 @@ impl Count {
         Counted(self.clone())
     }
 
-    fn now(&self) -> usize {
+    pub(crate) fn now(&self) -> usize {
         self.0.load(Ordering::Relaxed)
     }
 }

@@ -1,23 +1,17 @@
-//! `jetway`: wires the parts together, then drains under a deadline.
+//! `jetway`: its command line.
 
-use std::{
-    io::{IsTerminal as _, Write as _},
-    path::PathBuf,
-    process::ExitCode,
+mod cli;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use cli::{
+    File, check, key,
+    operate::{self, Operator},
+    serve,
 };
-
-use clap::{Args, Parser, Subcommand};
-use tokio::signal::unix::{Signal, SignalKind, signal};
-use tracing::{error, info};
-use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt as _, util::SubscriberInitExt as _};
-
-use jetway_config::{ApiKey, Config, LogFormat, Sources, TenantId};
-use jetway_gateway::{App, metrics};
-
-/// `sysexits.h`: the configuration is wrong.
-const EX_CONFIG: u8 = 78;
-/// `sysexits.h`: something that is needed cannot be had.
-const EX_UNAVAILABLE: u8 = 69;
+use jetway_config::TenantId;
 
 /// A headless, multi-tenant gateway and load balancer for GitHub Copilot CLI servers.
 ///
@@ -36,13 +30,6 @@ struct Cli {
     file: File,
 }
 
-#[derive(Debug, Args)]
-struct File {
-    /// Configuration file (TOML). Without one: the embedded defaults, for this machine only.
-    #[arg(long, global = true, value_name = "FILE")]
-    config: Option<PathBuf>,
-}
-
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the gateway (what happens without a command).
@@ -57,6 +44,34 @@ enum Command {
     Key {
         #[command(subcommand)]
         command: KeyCommand,
+    },
+    /// Show what a running gateway is doing: its CLI servers, users and sessions.
+    Status {
+        #[command(flatten)]
+        operator: Operator,
+        /// How many servers, users and sessions to show of each; the totals count all.
+        #[arg(long, value_name = "N", default_value_t = 20)]
+        limit: usize,
+    },
+    /// Take a CLI server out of use: nobody new is placed there, and its sessions move between turns.
+    Drain {
+        /// Its name, as `jetway status` shows it.
+        backend: String,
+        #[command(flatten)]
+        operator: Operator,
+        /// Return when nothing uses it any more.
+        #[arg(long)]
+        wait: bool,
+        /// The longest to wait, in seconds.
+        #[arg(long, value_name = "SECONDS", requires = "wait", default_value_t = 600)]
+        timeout: u64,
+    },
+    /// Take a drained CLI server into use again.
+    Undrain {
+        /// Its name, as `jetway status` shows it.
+        backend: String,
+        #[command(flatten)]
+        operator: Operator,
     },
 }
 
@@ -74,134 +89,15 @@ enum KeyCommand {
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
-    match cli.command.unwrap_or(Command::Serve) {
-        Command::Serve => serve(cli.file),
-        Command::Check { json } => check(cli.file, json),
-        Command::Key { command: KeyCommand::New { tenant, json } } => new_key(tenant, json),
-    }
-}
-
-fn load(file: &File) -> Result<Config, jetway_config::ConfigErrors> {
-    Config::load(&Sources::system(file.config.as_deref()))
-}
-
-fn serve(file: File) -> ExitCode {
-    let config = match load(&file) {
-        Ok(config) => config,
-        Err(errors) => {
-            eprint!("{errors}");
-            return EX_CONFIG.into();
+    let Cli { command, file } = Cli::parse();
+    match command.unwrap_or(Command::Serve) {
+        Command::Serve => serve::serve(file),
+        Command::Check { json } => check::check(file, json),
+        Command::Key { command: KeyCommand::New { tenant, json } } => key::new_key(tenant, json),
+        Command::Status { operator, limit } => operate::status(&file, &operator, limit),
+        Command::Drain { backend, operator, wait, timeout } => {
+            operate::drain(&file, &operator, &backend, wait.then_some(timeout))
         }
-    };
-    start_logging(&config);
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            error!(%error, "cannot start the runtime");
-            return EX_UNAVAILABLE.into();
-        }
-    };
-    runtime.block_on(run(config))
-}
-
-async fn run(config: Config) -> ExitCode {
-    let (mut term, mut int) = match (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) {
-        (Ok(term), Ok(int)) => (term, int),
-        (Err(error), _) | (_, Err(error)) => {
-            error!(%error, "cannot listen for signals");
-            return EX_UNAVAILABLE.into();
-        }
-    };
-    let app = match App::start(config, metrics::install()).await {
-        Ok(app) => app,
-        Err(error) => {
-            error!("{error}");
-            return EX_UNAVAILABLE.into();
-        }
-    };
-    announce(&app);
-    let name = either(&mut term, &mut int).await;
-    info!(signal = name, "stopping; a second signal hurries");
-    app.drain(async {
-        either(&mut term, &mut int).await;
-    })
-    .await;
-    ExitCode::SUCCESS
-}
-
-async fn either(term: &mut Signal, int: &mut Signal) -> &'static str {
-    tokio::select! {
-        _ = term.recv() => "SIGTERM",
-        _ = int.recv() => "SIGINT",
+        Command::Undrain { backend, operator } => operate::undrain(&file, &operator, &backend),
     }
-}
-
-/// One line per listener on standard output, for people and for scripts that chose port 0.
-fn announce(app: &App) {
-    let addresses = app.addresses();
-    let mut out = std::io::stdout().lock();
-    for (name, address) in [("sdk", addresses.sdk), ("admin", addresses.admin)] {
-        if let Some(address) = address {
-            // Nobody has to read it.
-            let _ = writeln!(out, "{name} listening on {address}");
-        }
-    }
-    let _ = out.flush();
-}
-
-fn start_logging(config: &Config) {
-    let human = match config.log.format {
-        LogFormat::Auto => std::io::stderr().is_terminal(),
-        LogFormat::Human => true,
-        LogFormat::Json => false,
-    };
-    let filter = EnvFilter::new(config.log.level.as_str());
-    let registry = tracing_subscriber::registry().with(filter);
-    if human {
-        registry.with(fmt::layer().with_writer(std::io::stderr).with_target(false)).init();
-    } else {
-        registry.with(fmt::layer().json().flatten_event(true).with_writer(std::io::stderr)).init();
-    }
-}
-
-fn check(file: File, json: bool) -> ExitCode {
-    match (load(&file), json) {
-        (Ok(config), false) => print!("{}", config.to_toml_redacted()),
-        (Ok(config), true) => match config.to_toml_redacted().parse::<toml::Table>() {
-            Ok(table) => println!("{}", serde_json::json!(table)),
-            Err(error) => {
-                eprintln!("{error}");
-                return EX_CONFIG.into();
-            }
-        },
-        (Err(errors), json) => {
-            if json {
-                let list: Vec<_> = errors.iter().map(ToString::to_string).collect();
-                println!("{}", serde_json::json!({ "errors": list }));
-            } else {
-                eprint!("{errors}");
-            }
-            return EX_CONFIG.into();
-        }
-    }
-    ExitCode::SUCCESS
-}
-
-fn new_key(tenant: TenantId, json: bool) -> ExitCode {
-    let key = ApiKey::generate();
-    let entry = key.entry(tenant);
-    if json {
-        let entry = serde_json::json!({
-            "key": key.expose(),
-            "entry": { "id": entry.id, "tenant": entry.tenant, "sha256": entry.sha256.to_hex() },
-        });
-        println!("{entry}");
-    } else {
-        println!("{}", key.expose());
-        eprintln!("\nKeep it: it is shown this once. For the configuration file:\n");
-        eprintln!("{}", entry.to_toml());
-        eprintln!("SDKs present it as connection token, `<key>:<user>` to act for a user.");
-    }
-    ExitCode::SUCCESS
 }

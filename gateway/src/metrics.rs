@@ -70,6 +70,8 @@ fn describe() {
         "From noticing that a session must be brought back to its being back"
     );
     describe_gauge!("jetway_draining", "1 while Jetway drains");
+    describe_gauge!("jetway_backends", "CLI servers, by state");
+    describe_gauge!("jetway_draining_sessions", "Sessions that are still on CLI servers that are drained");
     jetway_pool::describe();
 }
 
@@ -149,6 +151,14 @@ pub(crate) fn filtered() {
 
 pub(crate) fn bad_frame(kind: &'static str) {
     counter!("jetway_bad_frames_total", "kind" => kind).increment(1);
+}
+
+pub(crate) fn backends(state: &'static str, now: usize) {
+    gauge!("jetway_backends", "state" => state).set(now as f64);
+}
+
+pub(crate) fn draining_sessions(now: usize) {
+    gauge!("jetway_draining_sessions").set(now as f64);
 }
 
 pub(crate) fn draining(now: bool) {

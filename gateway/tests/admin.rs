@@ -15,6 +15,8 @@
 //! | `jetway_messages_filtered_total` | counter | | always |
 //! | `jetway_bad_frames_total` | counter | `kind` | always |
 //! | `jetway_draining` | gauge | | draining |
+//! | `jetway_backends` | gauge | `state` | always |
+//! | `jetway_draining_sessions` | gauge | | always |
 //! | `jetway_backend_up` | gauge | `backend` | always |
 //! | `jetway_processes` | gauge | | processes |
 //! | `jetway_process_stops_total` | counter | `reason` | processes |

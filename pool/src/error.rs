@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use crate::server::ServerId;
+use crate::{drain::DrainReason, server::ServerId};
 
 /// Why a pool cannot begin its work.
 #[derive(Debug, thiserror::Error)]
@@ -166,6 +166,8 @@ pub enum StopReason {
     Idle,
     /// Least recently used, and another user needed the place.
     Evicted,
+    /// It was drained.
+    Drained(DrainReason),
     /// Jetway is going down.
     Shutdown,
 }
@@ -176,6 +178,7 @@ impl StopReason {
         match self {
             Self::Idle => "idle",
             Self::Evicted => "evicted",
+            Self::Drained(DrainReason::Operator) => "drained",
             Self::Shutdown => "shutdown",
         }
     }

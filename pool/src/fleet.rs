@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering},
     time::{Duration, Instant},
 };
 
@@ -16,10 +16,11 @@ use tracing::{info, warn};
 
 use crate::{
     circuit::{Change, Circuit, Policy},
+    drain::{Departed, Departures, DrainReason},
     error::{Gone, PoolError},
     homes::Homes,
     probe::{self, Proved},
-    server::{Attachment, Keeper, Readiness, Server, ServerId, ServerState, ServerStatus},
+    server::{Account, Attachment, Keeper, Readiness, Server, ServerId, ServerState, ServerStatus},
     telemetry,
 };
 
@@ -32,6 +33,7 @@ pub(crate) struct Fleet {
     index: HashMap<ServerId, usize>,
     health: Health,
     state: Mutex<State>,
+    departures: Departures,
     tasks: TaskTracker,
     closing: CancellationToken,
 }
@@ -50,6 +52,15 @@ struct Life {
     times_up: u64,
     rtt: Option<Duration>,
     problem: Option<String>,
+    /// It is to be left, over all its lives.
+    draining: Option<DrainReason>,
+}
+
+impl Life {
+    /// Whether somebody new may be placed there.
+    fn is_open(&self) -> bool {
+        self.server.is_some() && self.draining.is_none()
+    }
 }
 
 /// What a probe found.
@@ -63,8 +74,14 @@ impl Fleet {
     pub(crate) async fn start(backends: &[Backend], health: &Health) -> Arc<Self> {
         let ids: Vec<_> = backends.iter().map(|b| ServerId::new(b.address.to_string())).collect();
         let homes = Homes::new(ids.iter().map(ServerId::as_str).zip(backends.iter().map(|b| b.weight)));
-        let untried =
-            || Life { circuit: Circuit::Trying, server: None, times_up: 0, rtt: None, problem: None };
+        let untried = || Life {
+            circuit: Circuit::Trying,
+            server: None,
+            times_up: 0,
+            rtt: None,
+            problem: None,
+            draining: None,
+        };
         let lives = ids.iter().map(|_| untried()).collect();
         let fleet = Arc::new(Self {
             backends: backends.to_vec(),
@@ -72,6 +89,7 @@ impl Fleet {
             ids,
             health: health.clone(),
             state: Mutex::new(State { homes, lives, incarnations: 0 }),
+            departures: Departures::default(),
             tasks: TaskTracker::new(),
             closing: CancellationToken::new(),
         });
@@ -88,7 +106,7 @@ impl Fleet {
         self.open()?;
         let mut state = self.state();
         let State { homes, lives, .. } = &mut *state;
-        let placed = homes.place(who, |server| lives[server].server.is_some());
+        let placed = homes.place(who, |server| lives[server].is_open());
         match placed.and_then(|server| lives[server].server.clone()) {
             Some(server) => Ok(Attachment::new(server, Some(who.clone()), self.clone())),
             None => {
@@ -118,6 +136,38 @@ impl Fleet {
         Ok(Attachment::new(server, None, self.clone()))
     }
 
+    /// Places nobody new on that server.
+    pub(crate) fn drain(&self, id: &ServerId, reason: DrainReason) -> Result<(), PoolError> {
+        self.set_draining(id, Some(reason))
+    }
+
+    /// Takes that back.
+    pub(crate) fn undrain(&self, id: &ServerId) -> Result<(), PoolError> {
+        self.set_draining(id, None)
+    }
+
+    fn set_draining(&self, id: &ServerId, draining: Option<DrainReason>) -> Result<(), PoolError> {
+        let index = *self.index.get(id).ok_or_else(|| PoolError::NotRunning(id.clone()))?;
+        let mut state = self.state();
+        let life = &mut state.lives[index];
+        life.draining = draining;
+        if let Some(server) = &life.server {
+            server.account.draining.store(draining.is_some(), Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    /// Those that are being left.
+    pub(crate) fn draining(&self) -> Vec<ServerId> {
+        let state = self.state();
+        let draining = state.lives.iter().zip(&self.ids).filter(|(life, _)| life.draining.is_some());
+        draining.map(|(_, id)| id.clone()).collect()
+    }
+
+    pub(crate) fn departed(&self) -> Vec<Departed> {
+        self.departures.list()
+    }
+
     fn open(&self) -> Result<(), PoolError> {
         if self.closing.is_cancelled() { Err(PoolError::ShuttingDown) } else { Ok(()) }
     }
@@ -130,7 +180,9 @@ impl Fleet {
                 id: self.ids[index].clone(),
                 state: match life.circuit {
                     Circuit::Trying => ServerState::Trying,
-                    Circuit::Closed { .. } => ServerState::Up,
+                    Circuit::Closed { .. } => {
+                        ServerState::of_up(life.draining.is_some(), attachments as usize)
+                    }
                     Circuit::Open { .. } => ServerState::Down,
                 },
                 address: Some(self.backends[index].address.to_string()),
@@ -141,6 +193,10 @@ impl Fleet {
                 uptime: life.server.as_ref().map(|s| s.since.elapsed()),
                 restarts: life.times_up.saturating_sub(1),
                 rtt: life.rtt,
+                memory: None,
+                served: life.server.as_ref().map_or(0, |s| s.served()),
+                draining: life.draining,
+                group: self.backends[index].state.clone(),
                 problem: life.problem.clone(),
             }
         };
@@ -154,7 +210,9 @@ impl Fleet {
         let reasons = down.map(|(life, id)| {
             format!("{id} is down: {}", life.problem.as_deref().unwrap_or("not tried yet"))
         });
-        let ready = closing.is_none() && state.lives.iter().any(|life| life.server.is_some());
+        let draining = state.lives.iter().zip(&self.ids).filter(|(life, _)| life.draining.is_some());
+        let reasons = reasons.chain(draining.map(|(_, id)| format!("{id} is being drained")));
+        let ready = closing.is_none() && state.lives.iter().any(Life::is_open);
         Readiness { ready, reasons: closing.into_iter().chain(reasons).collect() }
     }
 
@@ -180,7 +238,9 @@ impl Fleet {
                     *incarnations += 1;
                     life.times_up += 1;
                     life.problem = None;
-                    life.server = Some(Arc::new(self.server(index, *incarnations, version)));
+                    let server = self.server(index, *incarnations, version);
+                    server.account.draining.store(life.draining.is_some(), Ordering::Relaxed);
+                    life.server = Some(Arc::new(server));
                     telemetry::backend(&self.ids[index], true);
                     info!(server = %self.ids[index], "CLI server is up");
                 }
@@ -195,7 +255,9 @@ impl Fleet {
         if change == Change::WentDown
             && let Some(server) = life.server.take()
         {
-            server.gone.send_replace(Some(Gone::Down { cause: problem.clone() }));
+            let gone = Gone::Down { cause: problem.clone() };
+            self.departures.add(&server, gone.clone());
+            server.gone.send_replace(Some(gone));
         }
         if change == Change::WentDown || life.problem.as_ref() != Some(&problem) {
             warn!(server = %self.ids[index], problem, down = !life.circuit.is_closed(), "CLI server fails");
@@ -220,6 +282,7 @@ impl Fleet {
             since: Instant::now(),
             spare: Mutex::default(),
             gone: watch::Sender::new(None),
+            account: Account::default(),
         }
     }
 

@@ -11,6 +11,7 @@
 mod backoff;
 mod circuit;
 mod command;
+mod drain;
 mod error;
 mod fleet;
 mod homes;
@@ -28,6 +29,7 @@ mod state_dir;
 mod strays;
 mod telemetry;
 
+pub use drain::{Departed, DrainReason};
 pub use error::{CommandNotFound, Gone, Phase, PoolError, StartError, StopReason};
 pub use memory::Memory;
 pub use pool::Pool;

@@ -1,5 +1,8 @@
 //! A process of each user's own: the shell around [`Slots`].
 
+mod status;
+mod tend;
+
 use std::{
     fs::File,
     sync::{
@@ -16,11 +19,12 @@ use tracing::{debug, info, warn};
 
 use crate::{
     command::{self, GITHUB_TOKEN, Host},
+    drain::{Departures, DrainReason},
     error::{Gone, Phase, PoolError, StartError, StopReason},
     launch::{HOST, LaunchError, Launcher, Process},
-    memory::{self, Memory},
-    server::{Attachment, Keeper, Readiness, Server, ServerId, ServerState, ServerStatus},
-    slots::{Slot, Slots, Want},
+    memory,
+    server::{Account, Attachment, Keeper, Server, ServerId},
+    slots::{Drained, Slots, Want},
     spawner::Spawner,
     state_dir,
     strays::{Mark, Marks},
@@ -31,13 +35,13 @@ use crate::{
 const LONGEST_DELAY: Duration = Duration::from_secs(1);
 /// What callers are told when every process is in use: about a turn's time.
 const FULL_RETRY: Duration = Duration::from_secs(5);
-/// Between two looks for strays: each reads all of /proc.
-const SWEEP_EVERY: Duration = Duration::from_secs(1);
-/// How often the idle ones are looked for.
-const TICK: Duration = Duration::from_millis(500);
 
 /// Told once, when a process has come up, could not, or has ended.
 type Ticket = Arc<watch::Sender<Option<Result<(), PoolError>>>>;
+
+fn ticket() -> Ticket {
+    Arc::new(watch::Sender::new(None))
+}
 
 #[derive(Clone)]
 struct Running {
@@ -59,6 +63,7 @@ pub(crate) struct PerUser {
     room: Arc<Semaphore>,
     incarnations: AtomicU64,
     strays: Notify,
+    departures: Departures,
     tasks: TaskTracker,
     /// No more launches; what runs is asked to end.
     closing: CancellationToken,
@@ -99,6 +104,7 @@ impl PerUser {
             room: Arc::new(Semaphore::new(settings.max_processes)),
             incarnations: AtomicU64::new(1),
             strays: Notify::new(),
+            departures: Departures::default(),
             tasks: TaskTracker::new(),
             closing: CancellationToken::new(),
             hurry: CancellationToken::new(),
@@ -106,8 +112,8 @@ impl PerUser {
         });
         // What an earlier Jetway left when it was killed.
         pool.sweep().await;
-        pool.tasks.spawn(tend(pool.clone()));
-        pool.tasks.spawn(sweep_strays(pool.clone()));
+        pool.tasks.spawn(tend::tend(pool.clone()));
+        pool.tasks.spawn(tend::sweep_strays(pool.clone()));
         Ok(pool)
     }
 
@@ -133,7 +139,6 @@ impl PerUser {
         if self.closing.is_cancelled() {
             return Err(PoolError::ShuttingDown);
         }
-        let ticket = || Arc::new(watch::Sender::new(None));
         match slots.want(who, Instant::now(), LONGEST_DELAY, ticket) {
             Want::Attached(running) => Ok(Ok(self.attachment(running, who))),
             Want::Wait(ticket) => Ok(Err(ticket)),
@@ -160,6 +165,27 @@ impl PerUser {
         }
         let running = self.slots().attach(&who, Instant::now()).ok_or_else(not_running)?;
         Ok(self.attachment(running, &who))
+    }
+
+    /// Has the process of that name stopped once nobody uses it; the user's next use starts another.
+    pub(crate) fn drain(&self, id: &ServerId, reason: DrainReason) -> Result<(), PoolError> {
+        let not_running = || PoolError::NotRunning(id.clone());
+        let who = id.user().ok_or_else(not_running)?;
+        let (running, when) = self.slots().drain(&who, reason, ticket).ok_or_else(not_running)?;
+        running.server.account.draining.store(true, Ordering::Relaxed);
+        if when == Drained::Now {
+            running.stop.send_replace(Some(StopReason::Drained(reason)));
+        }
+        Ok(())
+    }
+
+    /// Takes that back, if it has not been stopped.
+    pub(crate) fn undrain(&self, id: &ServerId) -> Result<(), PoolError> {
+        let not_running = || PoolError::NotRunning(id.clone());
+        let who = id.user().ok_or_else(not_running)?;
+        let running = self.slots().undrain(&who).ok_or_else(not_running)?;
+        running.server.account.draining.store(false, Ordering::Relaxed);
+        Ok(())
     }
 
     fn attachment(self: &Arc<Self>, running: Running, who: &Identity) -> Attachment {
@@ -213,6 +239,7 @@ impl PerUser {
             }
         };
         telemetry::stopped(&gone);
+        self.departures.add(&server, gone.clone());
         drop(mark);
         self.strays.notify_one();
         drop(permit);
@@ -271,66 +298,8 @@ impl PerUser {
             since: Instant::now(),
             spare: Mutex::new(process.spare.take()),
             gone: watch::Sender::new(None),
+            account: Account::default(),
         }
-    }
-
-    pub(crate) fn status(&self) -> Vec<ServerStatus> {
-        let slots = self.slots();
-        let all = slots.iter().map(|(who, slot)| {
-            let (state, server, attachments) = match slot {
-                Slot::Starting { .. } => (ServerState::Starting, None, 0),
-                Slot::Running { server, attachments, .. } => {
-                    (ServerState::Up, Some(&server.server), *attachments)
-                }
-                Slot::Stopping { .. } => (ServerState::Stopping, None, 0),
-            };
-            ServerStatus {
-                id: ServerId::of_user(who),
-                state,
-                address: server.map(|s| s.address()),
-                pid: server.and_then(|s| s.pid),
-                version: server.and_then(|s| s.version.clone()),
-                users: usize::from(attachments > 0),
-                attachments,
-                uptime: server.map(|s| s.since.elapsed()),
-                restarts: slots.deaths(who).into(),
-                rtt: None,
-                problem: None,
-            }
-        });
-        all.collect()
-    }
-
-    pub(crate) fn memory(&self) -> Memory {
-        let used = self.memory_used.load(Ordering::Relaxed);
-        let processes = self.slots().iter().filter(|(_, slot)| matches!(slot, Slot::Running { .. })).count();
-        Memory { used, processes, budget: self.memory_budget }
-    }
-
-    /// Looks at what the processes hold.
-    fn measure(&self) -> Memory {
-        let running = |slot: &Slot<Running, Ticket>| match slot {
-            Slot::Running { server, .. } => server.server.pid,
-            _ => None,
-        };
-        let pids: Vec<_> = self.slots().iter().filter_map(|(_, slot)| running(slot)).collect();
-        let used = pids.iter().map(|pid| memory::private_bytes(*pid)).sum();
-        self.memory_used.store(used, Ordering::Relaxed);
-        telemetry::memory(used, self.memory_budget);
-        let memory = Memory { used, processes: pids.len(), budget: self.memory_budget };
-        self.slots().limit(self.max.min(memory.fits()));
-        memory
-    }
-
-    pub(crate) fn ready(&self) -> Readiness {
-        let mut reasons = Vec::new();
-        if self.closing.is_cancelled() {
-            reasons.push("shutting down".to_owned());
-        }
-        if !command::is_executable(&self.launcher.program) {
-            reasons.push(format!("{} cannot be started any more", self.launcher.program.display()));
-        }
-        Readiness { ready: reasons.is_empty(), reasons }
     }
 
     /// No more launches, and everything on its way out.
@@ -350,14 +319,6 @@ impl PerUser {
         self.sweep().await;
     }
 
-    async fn sweep(&self) {
-        let marks = self.marks.clone();
-        match tokio::task::spawn_blocking(move || marks.sweep()).await {
-            Ok(0) | Err(_) => {}
-            Ok(strays) => info!(strays, "killed what ended CLI processes had left running"),
-        }
-    }
-
     fn slots(&self) -> MutexGuard<'_, Slots<Running, Ticket>> {
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -367,7 +328,10 @@ impl Keeper for PerUser {
     fn released(&self, server: &Server, user: Option<&Identity>) {
         if let Some(who) = user {
             let same = |running: &Running| running.server.incarnation == server.incarnation;
-            self.slots().release(who, Instant::now(), same);
+            let drained = self.slots().release(who, Instant::now(), same, ticket);
+            if let Some((running, reason)) = drained {
+                running.stop.send_replace(Some(StopReason::Drained(reason)));
+            }
         }
     }
 
@@ -399,33 +363,4 @@ fn tell(waiting: Option<Ticket>, outcome: Result<(), PoolError>) {
     if let Some(ticket) = waiting {
         ticket.send_replace(Some(outcome));
     }
-}
-
-/// Stops processes that nobody uses: after a while, and sooner when memory is short.
-async fn tend(pool: Arc<PerUser>) {
-    let mut tick = tokio::time::interval(TICK);
-    let ticket = || Arc::new(watch::Sender::new(None));
-    while pool.closing.run_until_cancelled(tick.tick()).await.is_some() {
-        let now = Instant::now();
-        let excess = pool.measure().excess();
-        let mut slots = pool.slots();
-        for idle in slots.stop_idle(pool.idle_timeout, now, ticket) {
-            idle.stop.send_replace(Some(StopReason::Idle));
-        }
-        for evicted in slots.stop_least_recently_used(excess, now, ticket) {
-            evicted.stop.send_replace(Some(StopReason::Evicted));
-        }
-        slots.forget(now);
-    }
-}
-
-async fn sweep_strays(pool: Arc<PerUser>) {
-    let needed = async {
-        loop {
-            pool.strays.notified().await;
-            pool.sweep().await;
-            tokio::time::sleep(SWEEP_EVERY).await;
-        }
-    };
-    pool.closing.run_until_cancelled(needed).await;
 }

@@ -7,7 +7,10 @@ use jetway_config::{
     pool::{Pool as Settings, PoolMode},
 };
 
+use tracing::info;
+
 use crate::{
+    drain::{Departed, DrainReason},
     error::{PoolError, StartError},
     fleet::Fleet,
     memory::Memory,
@@ -85,6 +88,50 @@ impl Pool {
         match &self.0.0 {
             Kind::PerUser(pool) => pool.status(),
             Kind::Fleet(fleet) => fleet.status(),
+        }
+    }
+
+    /// Has a server left: nobody new is placed there. A fleet's server stays so until [`Pool::undrain`], over
+    /// all its lives. A process is stopped when nothing is attached to it any more; the next use of its user
+    /// starts another.
+    ///
+    /// # Errors
+    ///
+    /// `NotRunning` for a process that does not run, and for a server that is not configured.
+    pub fn drain(&self, id: &ServerId) -> Result<(), PoolError> {
+        info!(server = %id, "draining a CLI server");
+        match &self.0.0 {
+            Kind::PerUser(pool) => pool.drain(id, DrainReason::Operator),
+            Kind::Fleet(fleet) => fleet.drain(id, DrainReason::Operator),
+        }
+    }
+
+    /// Takes [`Pool::drain`] back.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn undrain(&self, id: &ServerId) -> Result<(), PoolError> {
+        info!(server = %id, "no longer draining a CLI server");
+        match &self.0.0 {
+            Kind::PerUser(pool) => pool.undrain(id),
+            Kind::Fleet(fleet) => fleet.undrain(id),
+        }
+    }
+
+    /// The servers that are being left.
+    pub fn draining(&self) -> Vec<ServerId> {
+        match &self.0.0 {
+            Kind::PerUser(pool) => pool.draining(),
+            Kind::Fleet(fleet) => fleet.draining(),
+        }
+    }
+
+    /// The lives of servers that ended last, newest first.
+    pub fn departed(&self) -> Vec<Departed> {
+        match &self.0.0 {
+            Kind::PerUser(pool) => pool.departed(),
+            Kind::Fleet(fleet) => fleet.departed(),
         }
     }
 

@@ -4,7 +4,10 @@ use std::{
     convert::Infallible,
     fmt,
     ops::Deref,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -12,6 +15,7 @@ use jetway_config::{Identity, pool::StateName, secret::SecretString};
 use tokio::{net::TcpStream, sync::watch};
 
 use crate::{
+    drain::DrainReason,
     error::{Gone, PoolError},
     probe,
 };
@@ -77,6 +81,18 @@ pub struct Server {
     /// A connection for the first who dials soon.
     pub(crate) spare: Mutex<Option<TcpStream>>,
     pub(crate) gone: watch::Sender<Option<Gone>>,
+    pub(crate) account: Account,
+}
+
+/// What becomes of a server in its life, to be looked at without a lock.
+#[derive(Debug, Default)]
+pub(crate) struct Account {
+    /// Nobody new is placed there.
+    pub(crate) draining: AtomicBool,
+    /// Sessions that were attached there.
+    pub(crate) served: AtomicU64,
+    /// Bytes that its process held at the last look.
+    pub(crate) memory: AtomicU64,
 }
 
 impl Server {
@@ -114,6 +130,25 @@ impl Server {
     /// The CLI's version, as it told.
     pub fn version(&self) -> Option<&str> {
         self.version.as_deref()
+    }
+
+    /// Whether it is to be left: nobody new is placed there, and its sessions go when they are quiet.
+    pub fn is_draining(&self) -> bool {
+        self.account.draining.load(Ordering::Relaxed)
+    }
+
+    /// One more session was attached there: counts towards `pool.recycle.max_sessions`.
+    pub fn served_one(&self) {
+        self.account.served.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn served(&self) -> u64 {
+        self.account.served.load(Ordering::Relaxed)
+    }
+
+    /// Bytes that its process held at the last look; `None` for a process that is not ours, or was not looked at.
+    pub(crate) fn memory(&self) -> Option<u64> {
+        Some(self.account.memory.load(Ordering::Relaxed)).filter(|bytes| *bytes > 0)
     }
 
     fn spare(&self) -> Option<TcpStream> {
@@ -222,12 +257,44 @@ pub enum ServerState {
     Starting,
     /// Can be used.
     Up,
+    /// To be left: nobody new is placed there, and what uses it goes as soon as it is quiet.
+    Draining,
+    /// The same, and nothing uses it any more.
+    Drained,
     /// A fleet's server that failed too often and is left alone.
     Down,
     /// A fleet's server that is tried again.
     Trying,
     /// A process that was told to end.
     Stopping,
+}
+
+impl ServerState {
+    /// All of them.
+    pub const ALL: [Self; 7] =
+        [Self::Starting, Self::Up, Self::Draining, Self::Drained, Self::Down, Self::Trying, Self::Stopping];
+
+    /// One word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Up => "up",
+            Self::Draining => "draining",
+            Self::Drained => "drained",
+            Self::Down => "down",
+            Self::Trying => "trying",
+            Self::Stopping => "stopping",
+        }
+    }
+
+    /// That of a server which is up, by whether it is being left.
+    pub(crate) fn of_up(draining: bool, attachments: usize) -> Self {
+        match (draining, attachments) {
+            (false, _) => Self::Up,
+            (true, 0) => Self::Drained,
+            (true, _) => Self::Draining,
+        }
+    }
 }
 
 /// One server, for `/admin/v1` and `jetway status`.
@@ -253,6 +320,14 @@ pub struct ServerStatus {
     pub restarts: u64,
     /// The last `ping`, of a fleet's server.
     pub rtt: Option<Duration>,
+    /// Bytes that it holds for itself alone, of a process.
+    pub memory: Option<u64>,
+    /// Sessions that were attached there since it came up.
+    pub served: u64,
+    /// Why it is being left, if it is.
+    pub draining: Option<DrainReason>,
+    /// The state directory that it shares with others: to them its sessions can move.
+    pub group: Option<StateName>,
     /// What failed last, of a server that is down.
     pub problem: Option<String>,
 }

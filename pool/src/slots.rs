@@ -10,7 +10,7 @@ use std::{
 
 use jetway_config::Identity;
 
-use crate::backoff::Backoff;
+use crate::{backoff::Backoff, drain::DrainReason};
 
 /// How long a process that has just come up waits for those who wanted it, before it may be taken from them.
 const FRESH: Duration = Duration::from_secs(1);
@@ -32,6 +32,8 @@ pub(crate) enum Slot<S, T> {
         attachments: usize,
         used: Instant,
         fresh: bool,
+        /// It is to be stopped as soon as nobody uses it.
+        draining: Option<DrainReason>,
     },
     Stopping {
         ticket: T,
@@ -51,6 +53,15 @@ pub(crate) enum Want<S, T> {
     Backoff { failures: u32, remaining: Duration },
     /// Every process is in use.
     Full,
+}
+
+/// When a server that is to be drained is stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Drained {
+    /// At once.
+    Now,
+    /// With its last use.
+    Later,
 }
 
 impl<S, T> Slot<S, T> {
@@ -82,7 +93,7 @@ impl<S: Clone, T: Clone> Slots<S, T> {
         mut ticket: impl FnMut() -> T,
     ) -> Want<S, T> {
         match self.slots.get_mut(who) {
-            Some(Slot::Running { server, attachments, used, fresh }) => {
+            Some(Slot::Running { server, attachments, used, fresh, .. }) => {
                 *attachments += 1;
                 (*used, *fresh) = (now, false);
                 return Want::Attached(server.clone());
@@ -109,7 +120,7 @@ impl<S: Clone, T: Clone> Slots<S, T> {
     /// One more use of the server of `who`, if it runs.
     pub(crate) fn attach(&mut self, who: &Identity, now: Instant) -> Option<S> {
         match self.slots.get_mut(who)? {
-            Slot::Running { server, attachments, used, fresh } => {
+            Slot::Running { server, attachments, used, fresh, .. } => {
                 *attachments += 1;
                 (*used, *fresh) = (now, false);
                 Some(server.clone())
@@ -118,19 +129,56 @@ impl<S: Clone, T: Clone> Slots<S, T> {
         }
     }
 
-    /// One use less of `server`, which may be gone already.
-    pub(crate) fn release(&mut self, who: &Identity, now: Instant, same: impl Fn(&S) -> bool) {
-        if let Some(Slot::Running { server, attachments, used, .. }) = self.slots.get_mut(who)
-            && same(server)
-        {
-            *attachments = attachments.saturating_sub(1);
-            *used = now;
+    /// One use less of `server`, which may be gone already. Returns it, on its way out, if it was being drained
+    /// and this was the last use.
+    pub(crate) fn release(
+        &mut self,
+        who: &Identity,
+        now: Instant,
+        same: impl Fn(&S) -> bool,
+        ticket: impl FnOnce() -> T,
+    ) -> Option<(S, DrainReason)> {
+        let Slot::Running { server, attachments, used, draining, .. } = self.slots.get_mut(who)? else {
+            return None;
+        };
+        if !same(server) {
+            return None;
         }
+        *attachments = attachments.saturating_sub(1);
+        *used = now;
+        let reason = draining.filter(|_| *attachments == 0)?;
+        Some((self.stop(who, ticket())?, reason))
+    }
+
+    /// The server of `who` is to be stopped when nobody uses it; it is returned, on its way out, if that is now.
+    /// `None` when it does not run.
+    pub(crate) fn drain(
+        &mut self,
+        who: &Identity,
+        reason: DrainReason,
+        ticket: impl FnOnce() -> T,
+    ) -> Option<(S, Drained)> {
+        let Slot::Running { server, attachments, draining, .. } = self.slots.get_mut(who)? else {
+            return None;
+        };
+        let (server, used) = (server.clone(), *attachments > 0);
+        draining.get_or_insert(reason);
+        if used {
+            return Some((server, Drained::Later));
+        }
+        self.stop(who, ticket()).map(|server| (server, Drained::Now))
+    }
+
+    /// The server of `who` stays after all; it is returned if it runs.
+    pub(crate) fn undrain(&mut self, who: &Identity) -> Option<S> {
+        let Slot::Running { server, draining, .. } = self.slots.get_mut(who)? else { return None };
+        *draining = None;
+        Some(server.clone())
     }
 
     /// The started process is ready; whom to tell.
     pub(crate) fn started(&mut self, who: &Identity, server: S, now: Instant) -> Option<T> {
-        let running = Slot::Running { server, attachments: 0, used: now, fresh: true };
+        let running = Slot::Running { server, attachments: 0, used: now, fresh: true, draining: None };
         self.slots.insert(who.clone(), running).and_then(Slot::ticket)
     }
 
@@ -232,13 +280,13 @@ mod tests {
     #[derive(Debug, Clone, PartialEq)]
     enum Model {
         Starting,
-        Running { server: usize, attachments: usize, used: Instant, fresh: bool },
+        Running { server: usize, attachments: usize, used: Instant, fresh: bool, draining: bool },
         Stopping,
     }
 
     proptest! {
         #[test]
-        fn laws(steps in prop::collection::vec((0..7_u8, 0..6_usize, 0..50_u64), 0..300)) {
+        fn laws(steps in prop::collection::vec((0..9_u8, 0..6_usize, 0..50_u64), 0..300)) {
             let mut now = Instant::now();
             let mut slots: Slots<usize, ()> = Slots::new(MAX);
             let mut model: BTreeMap<usize, Model> = BTreeMap::new();
@@ -254,7 +302,7 @@ mod tests {
                             _ => None,
                         }).min();
                         match (slots.want(&who, now, LONGEST, || ()), model.get_mut(&n)) {
-                            (Want::Attached(s), Some(Model::Running { server, attachments, used, fresh })) => {
+                            (Want::Attached(s), Some(Model::Running { server, attachments, used, fresh, .. })) => {
                                 prop_assert_eq!(s, *server);
                                 *attachments += 1;
                                 (*used, *fresh) = (now, false);
@@ -279,7 +327,8 @@ mod tests {
                     2 => if model.get(&n) == Some(&Model::Starting) {
                         servers += 1;
                         prop_assert!(slots.started(&who, servers, now).is_some());
-                        model.insert(n, Model::Running { server: servers, attachments: 0, used: now, fresh: true });
+                        let fresh = Model::Running { server: servers, attachments: 0, used: now, fresh: true, draining: false };
+                        model.insert(n, fresh);
                     },
                     3 => if let Some(state) = model.remove(&n) {
                         if state != Model::Stopping {
@@ -288,12 +337,35 @@ mod tests {
                         let told = slots.ended(&who).is_some();
                         prop_assert_eq!(told, !matches!(state, Model::Running { .. }));
                     },
-                    4 => if let Some(Model::Running { server, attachments: count @ 1.., used, .. }) = model.get_mut(&n) {
-                        slots.release(&who, now, |s| s == server);
+                    4 => if let Some(Model::Running { server, attachments: count @ 1.., used, draining, .. }) = model.get_mut(&n) {
+                        let stopped = slots.release(&who, now, |s| s == server, || ());
                         (*count, *used) = (*count - 1, now);
+                        let last = *count == 0 && *draining;
+                        prop_assert_eq!(stopped.is_some(), last);
+                        if last {
+                            model.insert(n, Model::Stopping);
+                        }
                     } else {
                         // The end of an attachment to a server that is gone.
-                        slots.release(&who, now, |s| *s == usize::MAX);
+                        prop_assert!(slots.release(&who, now, |s| *s == usize::MAX, || ()).is_none());
+                    },
+                    7 => {
+                        let drained = slots.drain(&who, DrainReason::Operator, || ());
+                        match model.get_mut(&n) {
+                            Some(Model::Running { server, attachments: 1.., draining, .. }) => {
+                                prop_assert_eq!(drained, Some((*server, Drained::Later)));
+                                *draining = true;
+                            }
+                            Some(running @ Model::Running { .. }) => {
+                                prop_assert!(matches!(drained, Some((_, Drained::Now))));
+                                *running = Model::Stopping;
+                            }
+                            _ => prop_assert_eq!(drained, None),
+                        }
+                    }
+                    8 => if let Some(Model::Running { server, draining, .. }) = model.get_mut(&n) {
+                        prop_assert_eq!(slots.undrain(&who), Some(*server));
+                        *draining = false;
                     },
                     5 => {
                         let mut expected = Vec::new();

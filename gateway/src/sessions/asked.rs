@@ -40,6 +40,11 @@ impl Asked {
         }
     }
 
+    /// How many of that leg wait.
+    pub(crate) fn of(&self, leg: &Arc<Leg>) -> usize {
+        self.open.values().filter(|q| Arc::ptr_eq(&q.leg, leg)).count()
+    }
+
     /// How many wait.
     pub(crate) fn len(&self) -> usize {
         self.open.len()

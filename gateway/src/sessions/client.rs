@@ -110,6 +110,21 @@ impl Client {
         self.writer.has_ended()
     }
 
+    /// Its legs to that server.
+    pub(crate) fn legs_to(&self, server: &ServerId) -> Vec<Arc<Leg>> {
+        lock(&self.legs).all.iter().filter(|l| l.server().id() == server).cloned().collect()
+    }
+
+    /// How many of its sessions sleep until their next use.
+    pub(crate) fn resting(&self) -> usize {
+        lock(&self.dormant).len()
+    }
+
+    /// How many questions of CLI servers it has not answered yet.
+    pub(crate) fn unanswered(&self) -> usize {
+        lock(&self.asked).len()
+    }
+
     pub(crate) fn has_legs(&self) -> bool {
         !lock(&self.legs).all.is_empty()
     }
@@ -134,6 +149,16 @@ impl Client {
             routes.iter().for_each(|r| r.session.detach(Outcome::Completed));
             self.leave(&leg);
         }
+        true
+    }
+
+    /// Closes a leg on which it has no session and waits for nothing. Returns whether it did.
+    pub(crate) fn leave_if_unused(&self, leg: &Arc<Leg>) -> bool {
+        let asked = lock(&self.asked).of(leg);
+        if asked > 0 || !leg.close_if_unused() {
+            return false;
+        }
+        self.leave(leg);
         true
     }
 
@@ -211,7 +236,8 @@ impl Client {
     }
 
     fn home_leg(&self) -> Option<Arc<Leg>> {
-        lock(&self.legs).home.clone().filter(|l| !l.is_closed())
+        // A home that is being left takes nothing new.
+        lock(&self.legs).home.clone().filter(|l| !l.is_closed() && !l.server().is_draining())
     }
 
     /// The leg to the user's own CLI server; opened if there is none.

@@ -49,6 +49,11 @@ impl Clients {
         self.lock().get(who).into_iter().flatten().filter_map(Weak::upgrade).collect()
     }
 
+    /// All of them.
+    pub(crate) fn all(&self) -> Vec<Arc<Client>> {
+        self.lock().values().flatten().filter_map(Weak::upgrade).collect()
+    }
+
     /// Waits until those of the user's clients whose sockets have ended are seen to have left.
     ///
     /// An application that drops its connection and makes a new one expects the CLI to hear of both in that
@@ -86,6 +91,8 @@ pub(crate) enum Reason {
     Idle,
     /// Another user needs its place, or memory is short.
     Pressure,
+    /// It is drained.
+    Drain,
 }
 
 impl Reason {
@@ -93,6 +100,7 @@ impl Reason {
         match self {
             Reason::Idle => "idle",
             Reason::Pressure => "pressure",
+            Reason::Drain => "drain",
         }
     }
 }
@@ -125,7 +133,7 @@ pub(crate) fn make_room(core: &Core) -> bool {
 }
 
 /// Closes the legs of a user's clients, if all are still quiet; the pool then stops the process in its turn.
-fn let_go(core: &Core, who: &Identity, reason: Reason) -> bool {
+pub(crate) fn let_go(core: &Core, who: &Identity, reason: Reason) -> bool {
     let clients = core.clients.of(who);
     // Between the look and now a call may have come. A client that is busy keeps its legs, and so the process.
     let gone = clients.iter().filter(|c| c.let_go()).count();

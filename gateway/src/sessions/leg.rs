@@ -276,6 +276,20 @@ impl Leg {
         Some(self.close().1)
     }
 
+    /// Closes it if nothing waits for the server and no session is attached here. A call that comes too late is
+    /// not sent. Returns whether it did.
+    pub(crate) fn close_if_unused(&self) -> bool {
+        {
+            let mut pending = lock(&self.pending);
+            if pending.len() > 0 || !lock(&self.routes).is_empty() {
+                return false;
+            }
+            pending.close().for_each(drop);
+        }
+        self.close();
+        true
+    }
+
     /// Takes what waits for the server, and the sessions attached here. Nothing can be added afterwards.
     pub(crate) fn close(&self) -> (Vec<Waiting>, Vec<Route>) {
         self.writer.give_up();

@@ -43,6 +43,21 @@ struct State {
     /// Connections to the CLI server that are attached to it.
     attached: usize,
     turns: Turns,
+    /// When its last turn ended.
+    last_turn: Option<Instant>,
+}
+
+/// What an operator may see of a session.
+#[derive(Debug, Clone)]
+pub(crate) struct Glance {
+    pub(crate) key: Key,
+    pub(crate) server: ServerId,
+    /// Connections to the CLI server that are attached to it.
+    pub(crate) attached: usize,
+    /// The turns that run, oldest first, and since when.
+    pub(crate) turns: Vec<(TurnId, Instant)>,
+    /// When its last turn ended.
+    pub(crate) last_turn: Option<Instant>,
 }
 
 #[derive(Debug, Default)]
@@ -96,6 +111,7 @@ impl Registry {
                 members: entry.members.clone().into(),
                 attached: 0,
                 turns: Turns::default(),
+                last_turn: None,
             };
             let (silent, counters) = (AtomicBool::new(false), self.counters.clone());
             Arc::new(Session { key: entry.key.clone(), state: Mutex::new(state), silent, counters })
@@ -125,6 +141,13 @@ impl Registry {
         by_member.retain(|_, session| !session.is_detached());
         by_key.retain(|_, session| !idle(session, 1));
         by_key.shrink_to_fit();
+    }
+
+    /// A look at every session that is attached somewhere; in no order.
+    pub(crate) fn glance(&self) -> Vec<Glance> {
+        // Not under the lock: it is every call's.
+        let sessions: Vec<_> = self.lock().by_key.values().cloned().collect();
+        sessions.iter().map(|s| s.glance()).filter(|g| g.attached > 0).collect()
     }
 
     /// How many turns have begun and not ended.
@@ -186,7 +209,7 @@ impl Session {
         state.attached = state.attached.saturating_sub(1);
         if state.attached == 0 {
             let ended = state.turns.end_all(why, Instant::now());
-            self.report(&state.server, ended);
+            self.report(&mut state, ended);
         }
     }
 
@@ -207,7 +230,7 @@ impl Session {
     pub(crate) fn turn_refused(&self, id: TurnId) {
         let mut state = self.lock();
         let ended = state.turns.refused(id, Instant::now());
-        self.report(&state.server, ended);
+        self.report(&mut state, ended);
     }
 
     /// One of its events came.
@@ -232,7 +255,18 @@ impl Session {
     fn idle(&self) {
         let mut state = self.lock();
         let ended = state.turns.idle(Instant::now());
-        self.report(&state.server, ended);
+        self.report(&mut state, ended);
+    }
+
+    fn glance(&self) -> Glance {
+        let state = self.lock();
+        Glance {
+            key: self.key.clone(),
+            server: state.server.clone(),
+            attached: state.attached,
+            turns: state.turns.running().collect(),
+            last_turn: state.last_turn,
+        }
     }
 
     /// Whether a turn is running; asked when its CLI server is lost.
@@ -240,15 +274,16 @@ impl Session {
         !self.lock().turns.is_idle()
     }
 
-    fn report(&self, server: &ServerId, ended: impl IntoIterator<Item = Ended>) {
+    fn report(&self, state: &mut State, ended: impl IntoIterator<Item = Ended>) {
         for turn in ended {
+            state.last_turn = Some(Instant::now());
             let running = self.counters.running_turns.fetch_sub(1, Ordering::Relaxed) - 1;
             metrics::turn_ended(&turn, running);
             info!(
                 tenant = %self.key.owner.tenant,
                 user = %self.key.owner.user,
                 session = %self.key.id,
-                backend = %server,
+                backend = %state.server,
                 turn = %turn.id,
                 outcome = turn.outcome.as_str(),
                 duration_ms = turn.took.as_millis() as u64,

@@ -74,6 +74,11 @@ impl Turns {
         self.running.push(Running { id, since: now, first: None });
     }
 
+    /// Those that run, oldest first, and since when.
+    pub(crate) fn running(&self) -> impl Iterator<Item = (TurnId, Instant)> + '_ {
+        self.running.iter().map(|turn| (turn.id, turn.since))
+    }
+
     pub(crate) fn is_idle(&self) -> bool {
         self.running.is_empty()
     }

@@ -116,3 +116,10 @@ pub fn runtime(test: &str) -> Option<PathBuf> {
     }
     found
 }
+
+/// An address of this machine at which nobody listens, and which nobody else gets while the socket lives.
+pub fn deaf_address() -> (SocketAddr, socket2::Socket) {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    (socket.local_addr().unwrap().as_socket().unwrap(), socket)
+}

@@ -1,4 +1,8 @@
-//! The admin port: metrics, health, and what the gateway is doing.
+//! The admin port: metrics, health, what the gateway is doing, and its operation.
+
+mod guard;
+mod servers;
+mod status;
 
 use std::{io, sync::Arc, time::Duration};
 
@@ -6,8 +10,9 @@ use axum::{
     Json, Router,
     extract::State,
     http::{StatusCode, header},
+    middleware,
     response::{IntoResponse, Response},
-    routing::get,
+    routing::{get, post},
 };
 use metrics_exporter_prometheus::PrometheusHandle;
 use serde_json::json;
@@ -37,8 +42,19 @@ pub(crate) async fn serve(
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(ready))
         .route("/metrics", get(render))
+        .merge(operations(core.clone()))
         .with_state((core, metrics));
     axum::serve(listener, router).with_graceful_shutdown(closing.cancelled_owned()).await
+}
+
+/// What is for operators only.
+fn operations(core: Arc<Core>) -> Router<(Arc<Core>, PrometheusHandle)> {
+    Router::new()
+        .route("/admin/v1/status", get(status::get))
+        .route("/admin/v1/servers/{*id}", get(servers::get))
+        .route("/admin/v1/drain/{*id}", post(servers::drain))
+        .route("/admin/v1/undrain/{*id}", post(servers::undrain))
+        .route_layer(middleware::from_fn_with_state(core, guard::guard))
 }
 
 type Shared = State<(Arc<Core>, PrometheusHandle)>;
@@ -54,6 +70,7 @@ async fn ready(State((core, _)): Shared) -> Response {
     (status, Json(json!({ "ready": ready, "reasons": reasons }))).into_response()
 }
 
-async fn render(State((_, metrics)): Shared) -> impl IntoResponse {
+async fn render(State((core, metrics)): Shared) -> impl IntoResponse {
+    status::measure(&core);
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], metrics.render())
 }
