@@ -63,15 +63,6 @@ impl Config {
         self.effective.to_string()
     }
 
-    /// Whether the users of `tenant` may call all methods of their CLI.
-    pub fn full_surface(&self, tenant: &TenantId) -> bool {
-        match self.tenants.get(tenant).surface {
-            Surface::Auto => self.pool.mode == PoolMode::PerUser,
-            Surface::Full => true,
-            Surface::Shared => false,
-        }
-    }
-
     fn read(root: &mut Section<'_>) -> Self {
         let listen = root.section("listen", Listen::read);
         let admin = root.section("admin", Admin::read);

@@ -62,7 +62,8 @@ choice! {
 pub struct Directory {
     /// Where it is kept.
     pub store: DirectoryStore,
-    /// The file of the SQLite store; `<pool.process.state_dir>/directory.sqlite` unless given.
+    /// The file of the SQLite store; `<pool.process.state_dir>/~jetway/directory.sqlite` unless given: the other
+    /// directories there are tenants', and no tenant has a `~` in its name.
     pub path: PathBuf,
 }
 
@@ -70,7 +71,7 @@ impl Directory {
     pub(crate) fn read(s: &mut Section<'_>, state_dir: &Path) -> Self {
         Self {
             store: s.get("store", DirectoryStore::Sqlite),
-            path: s.get("path", state_dir.join("directory.sqlite")),
+            path: s.get("path", state_dir.join("~jetway/directory.sqlite")),
         }
     }
 }

@@ -33,7 +33,7 @@ pub struct Tenant {
     pub max_processes: usize,
     /// Requests admitted per second.
     pub requests_per_second: u32,
-    /// Which methods may be called; see [`Config::full_surface`](crate::Config::full_surface).
+    /// Which methods may be called; see [`Live::full_surface`](crate::Live::full_surface).
     pub surface: Surface,
     /// The model provider of sessions that name none.
     pub provider: Option<Provider>,

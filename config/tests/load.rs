@@ -148,10 +148,11 @@ fn defaults_are_those_of_the_product_page() {
     assert_eq!(config.pool.process.idle_timeout, Duration::from_secs(900));
     assert_eq!((config.locks.store, config.locks.max_waiters), (LockStore::Memory, 100));
     assert_eq!((config.locks.ttl, config.locks.wait), (Duration::from_secs(10), Duration::from_secs(30)));
-    assert_eq!(config.directory.path.to_str(), Some("./jetway-state/directory.sqlite"));
+    assert_eq!(config.directory.path.to_str(), Some("./jetway-state/~jetway/directory.sqlite"));
     assert_eq!(config.redis.url.expose(), "redis://127.0.0.1:6379");
     assert_eq!(config.limits, jetway_config::Limits::default());
-    assert!(config.full_surface(&tenant("anybody")));
+    let (fixed, live) = config.split();
+    assert!(live.full_surface(&tenant("anybody"), fixed.pool.mode));
 }
 
 #[test]
@@ -165,7 +166,8 @@ fn a_file_may_say_everything() {
     assert_eq!(config.pool.fleet[0].state.as_ref().unwrap().as_str(), "shared-a");
     assert_eq!(config.pool.fleet[1].address.to_string(), "[fd00::1]:4321");
     assert_eq!(config.pool.recycle.max_rss.unwrap().0, 1_500_000_000);
-    assert!(!config.full_surface(&tenant("anybody")));
+    let (fixed, live) = config.split();
+    assert!(!live.full_surface(&tenant("anybody"), fixed.pool.mode));
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
+use arc_swap::{ArcSwap, Guard};
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::{
     net::TcpListener,
@@ -11,7 +12,7 @@ use tokio::{
 use tokio_util::task::TaskTracker;
 use tracing::warn;
 
-use jetway_config::{Config, Identity, listen::Port, pool::PoolMode, stores::LockStore};
+use jetway_config::{Config, Fixed, Identity, Live, listen::Port, pool::PoolMode, stores::LockStore};
 use jetway_pool::Pool;
 use jetway_wire::catalogue::Surface;
 
@@ -39,12 +40,16 @@ const SWEEP: Duration = Duration::from_secs(10);
 
 /// What every part of a running gateway shares.
 pub(crate) struct Core {
-    pub(crate) config: Config,
+    /// What holds from start to end.
+    pub(crate) config: Fixed,
+    live: ArcSwap<Live>,
     pub(crate) pool: Pool,
     pub(crate) registry: Registry,
     pub(crate) directory: Arc<Directory>,
     pub(crate) scribe: Arc<Scribe>,
     pub(crate) clients: Clients,
+    /// Connections on all listeners.
+    pub(crate) connections: Arc<Count>,
     /// Calls that wait for their CLI server.
     pub(crate) placing: Arc<Count>,
     pub(crate) drain: Drain,
@@ -55,9 +60,19 @@ pub(crate) struct Core {
 }
 
 impl Core {
-    /// Who presents this connection token.
-    pub(crate) fn authenticate(&self, token: Option<&str>) -> Result<Identity, Refusal> {
-        self.config.auth.authenticate(token, None).map_err(|e| Refusal::Unauthenticated(e.to_string()))
+    /// Who may call and how much, at this moment: to be looked at and dropped. Whoever waits meanwhile clones the
+    /// `Arc` in it.
+    pub(crate) fn live(&self) -> Guard<Arc<Live>> {
+        self.live.load()
+    }
+
+    /// Who presents this credential (a connection token, or what follows `Bearer`) and this `Jetway-User`.
+    pub(crate) async fn authenticate(
+        &self,
+        credential: Option<&str>,
+        user: Option<&str>,
+    ) -> Result<Identity, Refusal> {
+        self.live().auth.authenticate(credential, user).map_err(|e| Refusal::Unauthenticated(e.to_string()))
     }
 
     /// Whether CLI servers belong to one user each.
@@ -67,8 +82,13 @@ impl Core {
 
     /// How far the caller's calls may reach in a session. On another user's CLI server nobody has more than
     /// on a shared one.
-    pub(crate) fn reach_in<'a>(&'a self, who: &'a Identity, session: Option<&Session>) -> Reach<'a> {
-        let reach = self.reach(who);
+    pub(crate) fn reach_in<'a>(
+        &self,
+        live: &'a Live,
+        who: &'a Identity,
+        session: Option<&Session>,
+    ) -> Reach<'a> {
+        let reach = self.reach(live, who);
         match session {
             Some(session) if self.exclusive() && !session.is_of(who) => {
                 Reach { surface: Surface::Shared, ..reach }
@@ -79,18 +99,18 @@ impl Core {
 
     /// A session that is to be made there.
     pub(crate) fn new_session(&self, place: Place) -> New {
-        New { place, ephemeral: false, most: self.config.limits.max_sessions_per_user }
+        New { place, ephemeral: false, most: self.live().limits.max_sessions_per_user }
     }
 
-    /// How far the caller's calls may reach.
-    pub(crate) fn reach<'a>(&'a self, who: &'a Identity) -> Reach<'a> {
-        let full = self.config.full_surface(&who.tenant);
+    /// How far the caller's calls may reach, as things stand.
+    pub(crate) fn reach<'a>(&self, live: &'a Live, who: &'a Identity) -> Reach<'a> {
+        let full = live.full_surface(&who.tenant, self.config.pool.mode);
         Reach {
             surface: if full { Surface::Full } else { Surface::Shared },
             tenant: &who.tenant,
-            rules: self.config.tenants.get(&who.tenant),
+            rules: live.tenants.get(&who.tenant),
             // Anonymous callers are this machine's own; a model server of theirs lives on loopback.
-            loopback: self.config.auth.anonymous,
+            loopback: live.auth.anonymous,
         }
     }
 }
@@ -149,13 +169,16 @@ impl App {
         let directory = Arc::new(Directory::open(&config.directory, &config.redis).await?);
         let pool = Pool::start(&config.pool, &config.limits).await?;
         let scribe = Scribe::start(directory.clone());
+        let (config, live) = config.split();
         let core = Arc::new(Core {
             config,
+            live: ArcSwap::from_pointee(live),
             pool,
             registry: Registry::default(),
             directory,
             scribe,
             clients: Clients::default(),
+            connections: Arc::default(),
             placing: Arc::default(),
             drain: Drain::default(),
             since: Instant::now(),

@@ -64,6 +64,12 @@ impl Count {
         Counted(self.clone())
     }
 
+    /// One more, unless there are `most` already.
+    pub(crate) fn one_more_up_to(self: &Arc<Self>, most: usize) -> Option<Counted> {
+        let more = |n| (n < most).then_some(n + 1);
+        self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok().map(|_| Counted(self.clone()))
+    }
+
     pub(crate) fn now(&self) -> usize {
         self.0.load(Ordering::Relaxed)
     }

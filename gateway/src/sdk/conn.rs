@@ -80,7 +80,7 @@ where
     metrics::connected(LISTENER);
     let since = Instant::now();
     let (read, write) = stream.into_split();
-    let writer = Arc::new(Writer::new(write, core.config.limits.stalled_write_timeout));
+    let writer = Arc::new(Writer::new(write, core.live().limits.stalled_write_timeout));
     let face = Face { core, stack, writer, client: None };
     let mut conn = Conn { read, decoder: Decoder::new(PREAUTH), drip: None, face };
     let end = conn.run().await;
@@ -143,7 +143,7 @@ where
 
     /// Reads until it is known who calls: within a time, and a number of bytes.
     async fn handshake(&mut self) -> Result<(), End> {
-        let allowed = self.face.core.config.limits.handshake_timeout;
+        let allowed = self.face.core.live().limits.handshake_timeout;
         let deadline = Instant::now() + allowed;
         let mut seen = 0;
         while self.face.client.is_none() {
@@ -165,7 +165,7 @@ where
             let chunk = match self.drip {
                 None => chunk::read(&mut self.read).await?,
                 Some((since, _)) => {
-                    let deadline = since + self.face.core.config.limits.partial_frame_timeout;
+                    let deadline = since + self.face.core.live().limits.partial_frame_timeout;
                     timeout_at(deadline, chunk::read(&mut self.read)).await.map_err(|_| End::Drip)??
                 }
             };
@@ -231,7 +231,7 @@ where
     fn caps(&self) -> Caps {
         match self.client {
             None => PREAUTH,
-            Some(_) => Caps { header: limits::FRAME_HEADER_BYTES, body: self.core.config.limits.max_frame },
+            Some(_) => Caps { header: limits::FRAME_HEADER_BYTES, body: self.core.live().limits.max_frame },
         }
     }
 
@@ -283,11 +283,11 @@ where
             return Err(Refusal::Draining(self.core.config.drain.timeout));
         }
         let is_connect = hello.method == "connect";
-        if !is_connect && !self.core.config.auth.anonymous {
+        if !is_connect && !self.core.live().auth.anonymous {
             return Err(Refusal::Unauthenticated("call `connect` first".into()));
         }
         let token = hello.params.filter(|_| is_connect).and_then(|p| p.get("token")).and_then(Value::as_str);
-        let who = self.core.authenticate(token.as_deref())?;
+        let who = self.core.authenticate(token.as_deref(), None).await?;
         let params = hello.params.filter(|_| is_connect).map_or(&b"{}"[..], Value::text);
         let client = Client::new(who, params.into(), self.writer.clone(), self.core.clone());
         let answer = client.introduce().await.inspect_err(|_| client.close())?;

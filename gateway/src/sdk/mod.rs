@@ -4,7 +4,7 @@ mod conn;
 
 use std::{io, sync::Arc, time::Duration};
 
-use tokio::{net::TcpListener, sync::Semaphore, time::sleep};
+use tokio::{net::TcpListener, time::sleep};
 use tracing::{info, warn};
 
 use crate::{
@@ -18,7 +18,6 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Accepts connections until they are to be closed. While draining they are told so, and nothing more.
 pub(crate) async fn serve(core: Arc<Core>, listener: TcpListener, workers: Arc<Workers>) -> io::Result<()> {
-    let room = Arc::new(Semaphore::new(core.config.limits.max_connections));
     let closing = core.drain.closing().clone();
     let stack = stack::stack();
     loop {
@@ -34,9 +33,10 @@ pub(crate) async fn serve(core: Arc<Core>, listener: TcpListener, workers: Arc<W
                 continue;
             }
         };
-        let Ok(permit) = room.clone().try_acquire_owned() else {
+        let limit = core.live().limits.max_connections;
+        let Some(counted) = core.connections.one_more_up_to(limit) else {
             // A closed socket is all the answer there is memory for.
-            info!(%peer, limit = core.config.limits.max_connections, "connection refused: too many");
+            info!(%peer, limit, "connection refused: too many");
             continue;
         };
         net::prepare(&stream);
@@ -44,7 +44,7 @@ pub(crate) async fn serve(core: Arc<Core>, listener: TcpListener, workers: Arc<W
         let tracker = core.tracker.clone();
         let served = workers.serve(&tracker, stream, async move |stream| {
             conn::serve(core, stack, stream, peer).await;
-            drop(permit);
+            drop(counted);
         });
         if let Err(error) = served {
             warn!(%error, "handing a connection to its thread");

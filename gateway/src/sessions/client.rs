@@ -214,7 +214,7 @@ impl Client {
     /// Notes a server's question; `None` when too many wait already.
     pub(crate) fn ask(&self, question: Question) -> Option<Id> {
         let mut asked = lock(&self.asked);
-        (asked.len() < self.core.config.limits.max_in_flight).then(|| asked.ask(question))
+        (asked.len() < self.core.live().limits.max_in_flight).then(|| asked.ask(question))
     }
 
     /// Sends the client's answer to whichever server asked. An answer to nothing goes nowhere.

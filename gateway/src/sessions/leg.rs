@@ -71,7 +71,7 @@ impl Leg {
         let leg = Arc::new(Self {
             exclusive: core.exclusive() && *server.id() == ServerId::of_user(client.who()),
             server,
-            writer: Writer::new(write, core.config.limits.stalled_write_timeout),
+            writer: Writer::new(write, core.live().limits.stalled_write_timeout),
             pending: Mutex::default(),
             routes: Mutex::default(),
         });

@@ -35,7 +35,7 @@ use crate::{
 
 /// What a CLI server may send in one frame.
 fn from_cli(client: &Client) -> Caps {
-    Caps { header: limits::FRAME_HEADER_BYTES, body: client.core().config.limits.max_frame }
+    Caps { header: limits::FRAME_HEADER_BYTES, body: client.core().live().limits.max_frame }
 }
 
 /// Why a leg ended.

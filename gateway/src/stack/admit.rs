@@ -49,7 +49,8 @@ fn admit(call: &Call) -> Result<Option<Accepted>, Refusal> {
             _ => Accepted::Answered("{\"ok\":true,\"protocolVersion\":3}"),
         }));
     }
-    let reach = core.reach(call.client.who());
+    let live = core.live();
+    let reach = core.reach(&live, call.client.who());
     if let Some(denied) = policy::permits(call.method, &reach).err() {
         return Err(Refusal::MethodNotAllowed { method: call.method.name.into(), denied: Some(denied) });
     }
@@ -57,7 +58,7 @@ fn admit(call: &Call) -> Result<Option<Accepted>, Refusal> {
     if (attaches || call.method.begins_turn()) && core.drain.is_draining() {
         return Err(Refusal::Draining(core.config.drain.timeout));
     }
-    if attaches && call.client.sessions() >= core.config.limits.max_sessions_per_connection {
+    if attaches && call.client.sessions() >= live.limits.max_sessions_per_connection {
         return Err(Refusal::Overloaded(Limit::SessionsPerConnection, RETRY_AFTER));
     }
     Ok(None)

@@ -145,7 +145,8 @@ fn allowed_in(call: &Call, session: &Session) -> Result<(), Refusal> {
         return Ok(());
     }
     let role = session.role_of(who).ok_or(Refusal::SessionNotFound)?;
-    let reach = call.client.core().reach_in(who, Some(session));
+    let live = call.client.core().live();
+    let reach = call.client.core().reach_in(&live, who, Some(session));
     // On another's CLI server a member has no more than on a shared one.
     let denied = policy::permits(call.method, &reach).and_then(|()| policy::plays(call.method, role, &reach));
     denied

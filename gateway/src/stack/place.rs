@@ -108,7 +108,7 @@ fn forward(call: Call, leg: &Arc<Leg>, then: Then) -> Result<Backlog, NotSent> {
         Then::Nothing => prepare(&call, leg).map_err(NotSent::Refused)?,
         then => then,
     };
-    let limit = call.client.core().config.limits.max_in_flight;
+    let limit = call.client.core().live().limits.max_in_flight;
     leg.forward(&call.request, call.origin, then, &call.method.answer, limit).map_err(|unsent| {
         unsent.then.undo(leg, &call.client);
         match unsent.why {

@@ -2,11 +2,15 @@
 //!
 //! After the sessions' owner is known: what another's session is refused for is never its params.
 
-use std::task::{Context, Poll};
+use std::{
+    sync::Arc,
+    task::{Context, Poll},
+};
 
 use futures_util::future::{BoxFuture, Either, Ready, ready};
 use tower::Service;
 
+use jetway_config::Live;
 use jetway_wire::Value;
 
 use super::{Accepted, Call, Refusal, Target};
@@ -48,7 +52,8 @@ where
             Ok(false) => {
                 let mut inner = self.inner.clone();
                 Either::Right(Box::pin(async move {
-                    let reach = reach(&call);
+                    let live = Arc::clone(&call.client.core().live());
+                    let reach = reach(&live, &call);
                     let checked = policy::check(call.method, params(&call), &reach, &System).await;
                     checked.map_err(|denied| refusal(&call, denied))?;
                     impose(&mut call);
@@ -64,17 +69,18 @@ fn params(call: &Call) -> Value<'_> {
     call.request.params().unwrap_or(Value::new(b"{}"))
 }
 
-fn reach(call: &Call) -> policy::Reach<'_> {
+fn reach<'a>(live: &'a Live, call: &'a Call) -> policy::Reach<'a> {
     let session = match &call.target {
         Target::Home => None,
         Target::Session(session) => Some(&**session),
     };
-    call.client.core().reach_in(call.client.who(), session)
+    call.client.core().reach_in(live, call.client.who(), session)
 }
 
 /// Whether the call may go on as it is; not yet, if it names machines whose addresses are to be found.
 fn judge(call: &Call) -> Result<bool, Denied> {
-    let reach = reach(call);
+    let live = call.client.core().live();
+    let reach = reach(&live, call);
     let known = policy::names(call.method, params(call), &reach)?.is_empty();
     if known {
         policy::judge(call.method, params(call), &reach, &Names::default())?;
@@ -84,8 +90,8 @@ fn judge(call: &Call) -> Result<bool, Denied> {
 
 /// Puts in what a call to a server with other users must say and does not.
 fn impose(call: &mut Call) {
-    let reach = reach(call);
-    let imposed = policy::imposed(call.method, params(call), &reach);
+    let live = call.client.core().live();
+    let imposed = policy::imposed(call.method, params(call), &reach(&live, call));
     for (name, json) in imposed {
         call.request.insert(name, json.as_bytes());
     }
