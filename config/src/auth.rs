@@ -14,7 +14,7 @@ use crate::{
 pub const LOCAL: &str = "local";
 
 /// `[auth]`.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Auth {
     /// Whether callers need no credential: only if every listener is on loopback.
     pub anonymous: bool,
@@ -62,16 +62,16 @@ impl<'a> Credential<'a> {
 
 impl Auth {
     /// Who presents `credential` (a connection token, what follows `Bearer`) and `user` (the `Jetway-User`
-    /// header). An empty text counts as none.
+    /// header), and by which key; by none if anonymous. An empty text counts as none.
     ///
     /// # Errors
     ///
     /// If no key and no rule for anonymous callers makes it somebody.
-    pub fn authenticate(&self, credential: Option<&str>, user: Option<&str>) -> Result<Identity, AuthError> {
+    pub fn authenticate(&self, credential: Option<&str>, user: Option<&str>) -> Found<'_> {
         let given = |text: &&str| !text.is_empty();
         let (credential, user) = (credential.filter(given), user.filter(given));
         let Some(text) = credential else {
-            return if self.anonymous { anonymous(user) } else { Err(AuthError::Missing) };
+            return if self.anonymous { nobody(user) } else { Err(AuthError::Missing) };
         };
         // The whole text first: a pinned token may itself contain a colon.
         if let Some(entry) = self.keys.verify(text) {
@@ -87,7 +87,7 @@ impl Auth {
         if !self.anonymous || ApiKey::parse(split.key).is_some() || looks_like_jwt(text) {
             return Err(AuthError::Invalid);
         }
-        anonymous(one_of(Some(text), user)?)
+        nobody(one_of(Some(text), user)?)
     }
 
     pub(crate) fn read(s: &mut Section<'_>) -> Self {
@@ -119,20 +119,24 @@ impl Auth {
     }
 }
 
-fn act_for(entry: &KeyEntry, user: Option<&str>) -> Result<Identity, AuthError> {
+/// Who is calling, and by which key.
+type Found<'a> = Result<(Identity, Option<&'a KeyEntry>), AuthError>;
+
+fn act_for<'a>(entry: &'a KeyEntry, user: Option<&str>) -> Found<'a> {
     let user = match (user, &entry.user) {
         (None, _) => entry.own_user(),
         (Some(user), None) => user.parse().map_err(AuthError::BadUser)?,
         (Some(user), Some(pinned)) if user == pinned.as_str() => pinned.clone(),
         (Some(_), Some(_)) => return Err(AuthError::WrongUser),
     };
-    Ok(Identity { tenant: entry.tenant.clone(), user })
+    Ok((Identity { tenant: entry.tenant.clone(), user }, Some(entry)))
 }
 
-fn anonymous(user: Option<&str>) -> Result<Identity, AuthError> {
+/// An anonymous caller.
+fn nobody<'a>(user: Option<&str>) -> Found<'a> {
     let tenant: TenantId = LOCAL.parse().map_err(AuthError::BadUser)?;
     let user: UserId = user.unwrap_or(LOCAL).parse().map_err(AuthError::BadUser)?;
-    Ok(Identity { tenant, user })
+    Ok((Identity { tenant, user }, None))
 }
 
 /// Either of two names that may both be given if they are the same.
@@ -143,7 +147,7 @@ fn one_of<'a>(a: Option<&'a str>, b: Option<&'a str>) -> Result<Option<&'a str>,
     }
 }
 
-/// Three parts, the first a JSON object in base64url.
-fn looks_like_jwt(text: &str) -> bool {
+/// Whether a text has the form of a JSON Web Token: three parts, the first a JSON object in base64url.
+pub fn looks_like_jwt(text: &str) -> bool {
     text.starts_with("eyJ") && text.matches('.').count() == 2
 }

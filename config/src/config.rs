@@ -43,7 +43,7 @@ pub struct Config {
     pub log: Log,
     /// Bounds.
     pub limits: Limits,
-    effective: Table,
+    pub(crate) effective: Table,
 }
 
 impl Config {
@@ -53,7 +53,13 @@ impl Config {
     ///
     /// Everything that is wrong, at once. A bad value is never replaced by a default.
     pub fn load(sources: &Sources) -> Result<Self, ConfigErrors> {
-        let (config, effective) = reader::read(sources, Self::read)?;
+        Self::load_beside(sources, None)
+    }
+
+    /// As [`load`](Self::load), for a Jetway that runs with `running`: what may be used together is judged by the
+    /// listeners and the mode that it has.
+    pub(crate) fn load_beside(sources: &Sources, running: Option<&Self>) -> Result<Self, ConfigErrors> {
+        let (config, effective) = reader::read(sources, |root| Self::read(root, running))?;
         Ok(Self { effective, ..config })
     }
 
@@ -63,7 +69,7 @@ impl Config {
         self.effective.to_string()
     }
 
-    fn read(root: &mut Section<'_>) -> Self {
+    fn read(root: &mut Section<'_>, running: Option<&Self>) -> Self {
         let listen = root.section("listen", Listen::read);
         let admin = root.section("admin", Admin::read);
         let auth = root.section("auth", Auth::read);
@@ -77,8 +83,18 @@ impl Config {
         let limits = root.section("limits", Limits::read);
 
         admin.check(root, &listen);
-        auth.check(root, &listen);
-        check_surfaces(root, &auth, &tenants, pool.mode);
+        auth.check(root, running.map_or(&listen, |running| &running.listen));
+        root.relate(
+            &["auth.anonymous", "auth"],
+            running.is_none_or(|r| r.auth.anonymous || !auth.anonymous),
+            || {
+                // An emptied file says so too.
+                let what =
+                    "callers would need no credential any more, which must not happen to a running Jetway";
+                Problem::new(what, "keep a key or [auth.jwt], or restart Jetway")
+            },
+        );
+        check_surfaces(root, &auth, &tenants, running.map_or(pool.mode, |running| running.pool.mode));
         let effective = Table::new();
         Self { listen, admin, auth, tenants, pool, locks, directory, redis, drain, log, limits, effective }
     }

@@ -2,7 +2,7 @@
 
 use crate::{
     error::Problem,
-    ids::{KeyId, TenantId, UserId},
+    ids::{Identity, KeyId, TenantId, UserId},
     limits,
     reader::Section,
     secret::{REDACTED, Secret, SecretString},
@@ -159,10 +159,10 @@ impl KeyEntry {
 }
 
 /// All keys.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Keys {
     entries: Vec<KeyEntry>,
-    /// Keys of Jetway's own form, by id.
+    /// All, by id.
     by_id: HashMap<KeyId, usize>,
     /// Tokens of any form, found only by comparing with each.
     pinned: Vec<usize>,
@@ -187,12 +187,22 @@ impl Keys {
         }
         let hash = KeyHash::of(presented);
         let named = ApiKey::parse(presented).and_then(|(id, _)| self.by_id.get(&id)).copied();
+        let named = named.filter(|i| self.entries[*i].user.is_none());
         let named = named.filter(|i| self.entries[*i].sha256.matches(&hash).into());
         let mut pinned = u64::MAX;
         for i in &self.pinned {
             pinned.conditional_assign(&(*i as u64), self.entries[*i].sha256.matches(&hash));
         }
         named.or_else(|| usize::try_from(pinned).ok()).and_then(|i| self.entries.get(i))
+    }
+
+    /// Whether a key of that id and hash may still act for `who`.
+    pub fn vouch_for(&self, who: &Identity, id: &KeyId, hash: &KeyHash) -> bool {
+        let entry = self.by_id.get(id).map(|i| &self.entries[*i]);
+        entry.is_some_and(|entry| {
+            let same_user = entry.user.as_ref().is_none_or(|user| *user == who.user);
+            entry.sha256 == *hash && entry.tenant == who.tenant && same_user
+        })
     }
 
     pub(crate) fn read(auth: &mut Section<'_>) -> Self {
@@ -216,15 +226,8 @@ impl Keys {
 
     /// `entries` differ in id and hash.
     fn new(entries: Vec<KeyEntry>) -> Self {
-        let places = |pinned: bool| {
-            entries
-                .iter()
-                .enumerate()
-                .filter(move |(_, entry)| entry.user.is_some() == pinned)
-                .map(|(i, _)| i)
-        };
-        let by_id = places(false).map(|i| (entries[i].id.clone(), i)).collect();
-        let pinned = places(true).collect();
+        let by_id = entries.iter().enumerate().map(|(i, entry)| (entry.id.clone(), i)).collect();
+        let pinned = (0..entries.len()).filter(|i| entries[*i].user.is_some()).collect();
         Self { by_id, pinned, entries }
     }
 }

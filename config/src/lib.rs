@@ -2,7 +2,8 @@
 //!
 //! [`Config::load`] reads [`Sources`]: embedded defaults, over them a TOML file, over it the environment
 //! (`JETWAY__POOL__MODE=fleet` is `pool.mode`). It reports everything that is wrong at once, each with its
-//! key path and a remedy, and refuses keys that it does not know. The result is immutable.
+//! key path and a remedy, and refuses keys that it does not know. The result is immutable;
+//! [`Config::load_again`] makes a new one beside it, of which [`Live`] may take its place.
 //!
 //! Each section is one type in one module, whose `read` is the only place that knows its keys, defaults,
 //! ranges and relations; `reader` does the rest.
@@ -35,7 +36,7 @@ pub use error::{ConfigError, ConfigErrors};
 pub use ids::{IdError, Identity, KeyId, SessionId, TenantId, UserId};
 pub use keys::{ApiKey, KeyEntry, KeyHash, Keys};
 pub use limits::Limits;
-pub use live::{Fixed, Live};
+pub use live::{Fixed, Live, Reloaded};
 pub use secret::{Secret, SecretString};
-pub use sources::Sources;
+pub use sources::{Fingerprint, Sources};
 pub use units::{ByteSize, MemoryBudget};

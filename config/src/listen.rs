@@ -110,7 +110,11 @@ fn clash(a: SocketAddr, b: SocketAddr) -> bool {
 
 impl Tls {
     fn read(s: &mut Section<'_>) -> Option<Self> {
-        let (cert, key) = (s.required("cert"), s.required("key"));
+        let (cert, key): (Option<PathBuf>, Option<PathBuf>) = (s.required("cert"), s.required("key"));
+        for path in [&cert, &key].into_iter().flatten() {
+            // Whether they are of use the listeners say; here they are looked at to notice when they change.
+            let _ = s.sources().read(path);
+        }
         let ports = s.list_or("ports", Port::ALL.to_vec());
         Some(Self { cert: cert?, key: key?, ports })
     }

@@ -19,6 +19,7 @@ pub(crate) fn read<T>(
     sources: &Sources,
     f: impl FnOnce(&mut Section<'_>) -> T,
 ) -> Result<(T, Table), ConfigErrors> {
+    sources.begin();
     let mut table = parse(sources)?;
     let mut errors = Vec::new();
     let origins = overlay(&mut table, sources, &mut errors);

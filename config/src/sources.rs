@@ -4,7 +4,9 @@ use crate::{
     error::{ConfigError, Problem},
     limits,
 };
+use sha2::{Digest, Sha256};
 use std::{
+    cell::RefCell,
     collections::BTreeMap,
     ffi::OsString,
     fs::File,
@@ -19,7 +21,18 @@ pub struct Sources {
     env: BTreeMap<String, OsString>,
     /// `None` stands for the file system.
     files: Option<BTreeMap<PathBuf, String>>,
+    /// Whether this is not the first reading: then a pipe has been read to its end already.
+    again: bool,
+    /// The files that the last reading asked for, and what they held.
+    noted: RefCell<BTreeMap<PathBuf, Held>>,
 }
+
+/// A digest of what a file holds, or of why it cannot be read.
+type Held = [u8; 32];
+
+/// What all files of a configuration hold at some moment: if it is the same, so are they.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fingerprint(BTreeMap<PathBuf, Held>);
 
 impl Sources {
     /// The process environment, and the file at `config` if one is named.
@@ -29,6 +42,8 @@ impl Sources {
             config: config.map(Path::to_owned),
             env: std::env::vars_os().filter_map(named).collect(),
             files: None,
+            again: false,
+            noted: RefCell::default(),
         }
     }
 
@@ -40,7 +55,39 @@ impl Sources {
             env: env.iter().map(|(name, value)| ((*name).to_owned(), value.into())).collect(),
             files: Some(BTreeMap::from([(config.clone(), toml.to_owned())])),
             config: Some(config),
+            again: false,
+            noted: RefCell::default(),
         }
+    }
+
+    /// The same for further readings. They refuse what is not a regular file: a pipe that was read once is empty,
+    /// and an empty configuration is a valid one.
+    pub fn again(self) -> Self {
+        Self { again: true, ..self }
+    }
+
+    /// What the files held that the last reading asked for, whether it went well or not.
+    pub fn loaded(&self) -> Fingerprint {
+        Fingerprint(self.noted.borrow().clone())
+    }
+
+    /// What the same files hold now.
+    pub fn now(&self) -> Fingerprint {
+        let paths = self.noted.borrow();
+        Fingerprint(paths.keys().map(|path| (path.clone(), held(&self.look(path)))).collect())
+    }
+
+    /// Begins a reading.
+    pub(crate) fn begin(&self) {
+        self.noted.take();
+    }
+
+    /// The text of the file at `path`, at most [`limits::CONFIG_FILE_BYTES`]. The file counts as one of the
+    /// configuration's from now on.
+    pub(crate) fn read(&self, path: &Path) -> io::Result<String> {
+        let text = self.look(path);
+        self.noted.borrow_mut().insert(path.to_owned(), held(&text));
+        text
     }
 
     /// Adds a file to [`fixed`](Self::fixed) sources; no effect on those of the system.
@@ -79,11 +126,24 @@ impl Sources {
         })
     }
 
-    /// The text of the file at `path`, at most [`limits::CONFIG_FILE_BYTES`].
-    pub(crate) fn read(&self, path: &Path) -> io::Result<String> {
-        let Some(files) = &self.files else { return read_bounded(path) };
+    fn look(&self, path: &Path) -> io::Result<String> {
+        let Some(files) = &self.files else {
+            if self.again && !path.metadata()?.is_file() {
+                let what = "it is not a regular file, and was read already";
+                return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
+            }
+            return read_bounded(path);
+        };
         files.get(path).cloned().ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "no such file"))
     }
+}
+
+fn held(text: &io::Result<String>) -> Held {
+    match text {
+        Ok(text) => Sha256::digest(text),
+        Err(e) => Sha256::digest(e.to_string()),
+    }
+    .into()
 }
 
 fn read_bounded(path: &Path) -> io::Result<String> {

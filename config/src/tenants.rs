@@ -82,7 +82,7 @@ impl Tenant {
 }
 
 /// All tenants' sections.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Tenants {
     /// `[tenants.default]`: for tenants without a section of their own.
     pub default: Tenant,

@@ -24,7 +24,7 @@ impl Gate {
     /// `tenant/user`, or why not. `KEY` in the credential stands for the key.
     fn ask(&self, credential: &str, header: &str) -> Result<String, AuthError> {
         let credential = credential.replace("KEY", &self.key);
-        self.config.auth.authenticate(Some(&credential), Some(header)).map(|identity| identity.to_string())
+        self.config.auth.authenticate(Some(&credential), Some(header)).map(|(who, _)| who.to_string())
     }
 
     fn is(&self, credential: &str, header: &str, expected: &str) {

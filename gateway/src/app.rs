@@ -12,16 +12,20 @@ use tokio::{
 use tokio_util::task::TaskTracker;
 use tracing::warn;
 
-use jetway_config::{Config, Fixed, Identity, Live, listen::Port, pool::PoolMode, stores::LockStore};
+use jetway_config::{
+    Config, Fixed, Identity, Live, Sources, listen::Port, pool::PoolMode, stores::LockStore,
+};
 use jetway_pool::Pool;
 use jetway_wire::catalogue::Surface;
 
 use crate::{
     admin,
+    auth::{self, Rules},
     directory::{self, Directory, New, Place},
     drain::{self, Count, Drain},
     net::workers::Workers,
     policy::Reach,
+    reload::{self, Reload},
     sdk,
     sessions::{
         idle::{self, Clients},
@@ -29,7 +33,6 @@ use crate::{
         registry::{Registry, Session},
         scribe::Scribe,
     },
-    stack::Refusal,
 };
 
 /// How long listeners may take to end once everything is closed; drains are to be over a second after their time.
@@ -42,7 +45,7 @@ const SWEEP: Duration = Duration::from_secs(10);
 pub(crate) struct Core {
     /// What holds from start to end.
     pub(crate) config: Fixed,
-    live: ArcSwap<Live>,
+    rules: ArcSwap<Rules>,
     pub(crate) pool: Pool,
     pub(crate) registry: Registry,
     pub(crate) directory: Arc<Directory>,
@@ -62,17 +65,13 @@ pub(crate) struct Core {
 impl Core {
     /// Who may call and how much, at this moment: to be looked at and dropped. Whoever waits meanwhile clones the
     /// `Arc` in it.
-    pub(crate) fn live(&self) -> Guard<Arc<Live>> {
-        self.live.load()
+    pub(crate) fn live(&self) -> Guard<Arc<Rules>> {
+        self.rules.load()
     }
 
-    /// Who presents this credential (a connection token, or what follows `Bearer`) and this `Jetway-User`.
-    pub(crate) async fn authenticate(
-        &self,
-        credential: Option<&str>,
-        user: Option<&str>,
-    ) -> Result<Identity, Refusal> {
-        self.live().auth.authenticate(credential, user).map_err(|e| Refusal::Unauthenticated(e.to_string()))
+    /// Replaces that.
+    pub(crate) fn put_into_effect(&self, rules: Rules) {
+        self.rules.store(Arc::new(rules));
     }
 
     /// Whether CLI servers belong to one user each.
@@ -151,6 +150,8 @@ pub struct Addresses {
 /// A running gateway.
 pub struct App {
     core: Arc<Core>,
+    /// What it was started with.
+    running: Config,
     addresses: Addresses,
     /// Accept loops; they end when the drain closes.
     listeners: JoinSet<io::Result<()>>,
@@ -169,10 +170,11 @@ impl App {
         let directory = Arc::new(Directory::open(&config.directory, &config.redis).await?);
         let pool = Pool::start(&config.pool, &config.limits).await?;
         let scribe = Scribe::start(directory.clone());
+        let running = config.clone();
         let (config, live) = config.split();
         let core = Arc::new(Core {
             config,
-            live: ArcSwap::from_pointee(live),
+            rules: ArcSwap::from_pointee(Rules::new(live)),
             pool,
             registry: Registry::default(),
             directory,
@@ -189,6 +191,7 @@ impl App {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let workers = Arc::new(Workers::start(cores).map_err(StartError::Threads)?);
         let mut listeners = JoinSet::new();
+        core.tracker.spawn(auth::watch(core.clone()));
         if core.exclusive() {
             core.tracker.spawn(idle::watch(core.clone()));
         }
@@ -200,12 +203,17 @@ impl App {
         if let Some(listener) = admin {
             listeners.spawn(admin::serve(core.clone(), listener, metrics));
         }
-        Ok(Self { core, addresses, listeners, _workers: workers })
+        Ok(Self { core, running, addresses, listeners, _workers: workers })
     }
 
     /// Where it listens.
     pub fn addresses(&self) -> Addresses {
         self.addresses
+    }
+
+    /// Loads the configuration again from `sources`, which it came from, when a file of them changes or when asked.
+    pub fn watch(&self, sources: Sources) -> Reload {
+        reload::start(&self.core, sources, self.running.clone())
     }
 
     /// Ends without losing a turn, within `drain.timeout`. When `hurry` resolves, it waits for turns no more.

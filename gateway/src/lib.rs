@@ -2,14 +2,17 @@
 
 mod admin;
 pub mod app;
+mod auth;
 pub mod directory;
 mod drain;
 pub mod metrics;
 mod net;
 mod policy;
+mod reload;
 mod rescue;
 mod sdk;
 mod sessions;
 mod stack;
 
 pub use app::{Addresses, App, StartError};
+pub use reload::Reload;

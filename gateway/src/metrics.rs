@@ -69,6 +69,10 @@ fn describe() {
         Unit::Seconds,
         "From noticing that a session must be brought back to its being back"
     );
+    describe_counter!(
+        "jetway_config_reloads_total",
+        "Times that the configuration was loaded again, by outcome"
+    );
     describe_gauge!("jetway_draining", "1 while Jetway drains");
     describe_gauge!("jetway_backends", "CLI servers, by state");
     describe_gauge!("jetway_draining_sessions", "Sessions that are still on CLI servers that are drained");
@@ -159,6 +163,10 @@ pub(crate) fn backends(state: &'static str, now: usize) {
 
 pub(crate) fn draining_sessions(now: usize) {
     gauge!("jetway_draining_sessions").set(now as f64);
+}
+
+pub(crate) fn reloaded(outcome: &'static str) {
+    counter!("jetway_config_reloads_total", "outcome" => outcome).increment(1);
 }
 
 pub(crate) fn draining(now: bool) {

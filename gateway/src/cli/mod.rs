@@ -28,6 +28,10 @@ pub(crate) struct File {
 
 impl File {
     fn load(&self) -> Result<Config, ConfigErrors> {
-        Config::load(&Sources::system(self.config.as_deref()))
+        Config::load(&self.sources())
+    }
+
+    fn sources(&self) -> Sources {
+        Sources::system(self.config.as_deref())
     }
 }

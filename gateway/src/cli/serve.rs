@@ -1,7 +1,7 @@
 //! `jetway serve`: wires the parts together, then drains under a deadline.
 
 use std::{
-    io::{IsTerminal as _, Write as _},
+    io::{self, IsTerminal as _, Write as _},
     process::ExitCode,
 };
 
@@ -9,13 +9,14 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{error, info};
 use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt as _, util::SubscriberInitExt as _};
 
-use jetway_config::{Config, LogFormat};
+use jetway_config::{Config, LogFormat, Sources};
 use jetway_gateway::{App, metrics};
 
 use super::{EX_CONFIG, EX_UNAVAILABLE, File};
 
 pub(crate) fn serve(file: File) -> ExitCode {
-    let config = match file.load() {
+    let sources = file.sources();
+    let config = match Config::load(&sources) {
         Ok(config) => config,
         Err(errors) => {
             eprint!("{errors}");
@@ -30,13 +31,13 @@ pub(crate) fn serve(file: File) -> ExitCode {
             return EX_UNAVAILABLE.into();
         }
     };
-    runtime.block_on(run(config))
+    runtime.block_on(run(config, sources))
 }
 
-async fn run(config: Config) -> ExitCode {
-    let (mut term, mut int) = match (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) {
-        (Ok(term), Ok(int)) => (term, int),
-        (Err(error), _) | (_, Err(error)) => {
+async fn run(config: Config, sources: Sources) -> ExitCode {
+    let Signals { mut term, mut int, mut hup } = match Signals::listen() {
+        Ok(signals) => signals,
+        Err(error) => {
             error!(%error, "cannot listen for signals");
             return EX_UNAVAILABLE.into();
         }
@@ -48,14 +49,37 @@ async fn run(config: Config) -> ExitCode {
             return EX_UNAVAILABLE.into();
         }
     };
+    let reload = app.watch(sources);
     announce(&app);
-    let name = either(&mut term, &mut int).await;
+    let name = loop {
+        tokio::select! {
+            name = either(&mut term, &mut int) => break name,
+            _ = hup.recv() => reload.now(),
+        }
+    };
     info!(signal = name, "stopping; a second signal hurries");
     app.drain(async {
         either(&mut term, &mut int).await;
     })
     .await;
     ExitCode::SUCCESS
+}
+
+/// What an operator may send.
+struct Signals {
+    term: Signal,
+    int: Signal,
+    hup: Signal,
+}
+
+impl Signals {
+    fn listen() -> io::Result<Self> {
+        Ok(Self {
+            term: signal(SignalKind::terminate())?,
+            int: signal(SignalKind::interrupt())?,
+            hup: signal(SignalKind::hangup())?,
+        })
+    }
 }
 
 async fn either(term: &mut Signal, int: &mut Signal) -> &'static str {

@@ -52,6 +52,8 @@ enum End {
     Refused,
     #[error("the client said good-bye")]
     Farewell,
+    #[error("nothing vouches for the caller any more")]
+    Revoked,
     #[error("draining")]
     Draining,
     #[error("{0}")]
@@ -66,6 +68,7 @@ impl End {
             End::HandshakeTimeout(_) => "handshake_timeout",
             End::Drip => "slow_frame",
             End::Refused => "refused",
+            End::Revoked => "revoked",
             End::Draining => "draining",
             End::Io(_) => "io_error",
         }
@@ -126,6 +129,8 @@ where
         };
         match ended {
             Ok(never) => match never {},
+            // To whoever reads, a socket that was given up has ended.
+            Err(_) if self.face.client.as_ref().is_some_and(|c| c.is_revoked()) => End::Revoked,
             Err(end) => end,
         }
     }
@@ -287,9 +292,9 @@ where
             return Err(Refusal::Unauthenticated("call `connect` first".into()));
         }
         let token = hello.params.filter(|_| is_connect).and_then(|p| p.get("token")).and_then(Value::as_str);
-        let who = self.core.authenticate(token.as_deref(), None).await?;
+        let caller = self.core.authenticate(token.as_deref(), None).await?;
         let params = hello.params.filter(|_| is_connect).map_or(&b"{}"[..], Value::text);
-        let client = Client::new(who, params.into(), self.writer.clone(), self.core.clone());
+        let client = Client::new(caller, params.into(), self.writer.clone(), self.core.clone());
         let answer = client.introduce().await.inspect_err(|_| client.close())?;
         match &answer {
             Ok(_) => self.client = Some(client),

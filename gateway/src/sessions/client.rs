@@ -31,6 +31,7 @@ use super::{
 };
 use crate::{
     app::Core,
+    auth::Caller,
     directory::{Entry, Key, UnixMs},
     net::writer::{Backlog, Writer},
     stack::{Limit, RETRY_AFTER, Refusal},
@@ -43,7 +44,7 @@ const HOME_PAUSE: Duration = Duration::from_millis(20);
 
 /// A connection of a known user.
 pub(crate) struct Client {
-    who: Identity,
+    caller: Caller,
     /// The params of its `connect`, repeated on every leg.
     hello: Box<[u8]>,
     writer: Arc<Writer>,
@@ -62,6 +63,7 @@ pub(crate) struct Client {
     /// When it was last heard of, or its CLI server last spoke to it.
     used: Mutex<Instant>,
     gone: AtomicBool,
+    revoked: AtomicBool,
 }
 
 #[derive(Default)]
@@ -76,9 +78,14 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Client {
-    pub(crate) fn new(who: Identity, hello: Box<[u8]>, writer: Arc<Writer>, core: Arc<Core>) -> Arc<Self> {
+    pub(crate) fn new(
+        caller: impl Into<Caller>,
+        hello: Box<[u8]>,
+        writer: Arc<Writer>,
+        core: Arc<Core>,
+    ) -> Arc<Self> {
         let client = Arc::new(Self {
-            who,
+            caller: caller.into(),
             hello,
             writer,
             core,
@@ -91,6 +98,7 @@ impl Client {
             told: Mutex::default(),
             used: Mutex::new(Instant::now()),
             gone: AtomicBool::new(false),
+            revoked: AtomicBool::new(false),
         });
         client.core.clients.add(&client);
         client
@@ -163,7 +171,11 @@ impl Client {
     }
 
     pub(crate) fn who(&self) -> &Identity {
-        &self.who
+        &self.caller.who
+    }
+
+    pub(crate) fn caller(&self) -> &Caller {
+        &self.caller
     }
 
     pub(crate) fn hello(&self) -> &[u8] {
@@ -194,15 +206,15 @@ impl Client {
 
     /// Whether the caller takes part in a session of that name on the leg's server.
     pub(crate) fn knows(&self, id: &str, leg: &Leg) -> bool {
-        self.registry().knows(&self.who, id, leg.server().id())
+        self.registry().knows(self.who(), id, leg.server().id())
     }
 
     /// The leg's server made a session for the caller, under a name of its own choice.
     pub(crate) fn found(&self, id: &SessionId, leg: &Leg) -> Arc<Session> {
-        let key = Key { owner: self.who.clone(), id: id.clone() };
+        let key = Key { owner: self.who().clone(), id: id.clone() };
         let new = self.core.new_session(leg.place());
         self.core.scribe.found(&key, new.clone());
-        self.registry().hold(&self.who, &Entry::new(key, &new, UnixMs::now()))
+        self.registry().hold(self.who(), &Entry::new(key, &new, UnixMs::now()))
     }
 
     /// Forgets a session that is no more.
@@ -247,7 +259,7 @@ impl Client {
 
     /// Opens the first leg, home, and returns what the CLI server said to the client's `connect`.
     pub(crate) async fn introduce(self: &Arc<Self>) -> Result<Answer, Refusal> {
-        self.core.clients.see_off(&self.who).await;
+        self.core.clients.see_off(self.who()).await;
         let (_, answer) = self.go_home().await?;
         answer.ok_or(Refusal::Overloaded(Limit::ServerStart, RETRY_AFTER))
     }
@@ -260,7 +272,7 @@ impl Client {
         }
         let mut tries = 1..HOME_TRIES;
         loop {
-            let server = match self.core.pool.home(&self.who).await {
+            let server = match self.core.pool.home(self.who()).await {
                 Ok(server) => server,
                 // Somebody else's process may rest.
                 Err(PoolError::Full { .. }) if idle::make_room(&self.core) && tries.next().is_some() => {
@@ -349,7 +361,7 @@ impl Client {
         match self.core.pool.attach(&server) {
             Ok(server) => self.open(server).await.map(|(leg, _)| leg),
             // Another's process may have to be started first.
-            Err(_) if self.core.exclusive() && !session.is_of(&self.who) => {
+            Err(_) if self.core.exclusive() && !session.is_of(self.who()) => {
                 let server = self.core.pool.home(&session.key.owner).await.map_err(|e| refused(&e))?;
                 self.open(server).await.map(|(leg, _)| leg)
             }
@@ -384,6 +396,17 @@ impl Client {
     /// How many sessions it has attached, on all its legs.
     pub(crate) fn sessions(&self) -> usize {
         lock(&self.legs).all.iter().map(|l| l.sessions()).sum()
+    }
+
+    /// Nothing vouches for it any more: its connection ends, whatever it does.
+    pub(crate) fn revoke(&self) {
+        self.revoked.store(true, Ordering::Release);
+        self.writer.give_up();
+        self.close();
+    }
+
+    pub(crate) fn is_revoked(&self) -> bool {
+        self.revoked.load(Ordering::Acquire)
     }
 
     pub(crate) fn is_gone(&self) -> bool {

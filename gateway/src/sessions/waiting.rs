@@ -22,7 +22,7 @@ impl Client {
         done: impl FnOnce(Result<Accepted, Refusal>) + Send + 'static,
     ) -> Result<(), Refusal> {
         let mut place =
-            match self.waiting.add(call.session().cloned(), self.core().config.limits.max_in_flight) {
+            match self.waiting.add(call.session().cloned(), self.core().live().limits.max_in_flight) {
                 Ok(place) => place,
                 Err(Never::Full) => return Err(Refusal::Overloaded(Limit::InFlight, RETRY_AFTER)),
                 Err(Never::Left) => return Ok(()),
