@@ -12,9 +12,8 @@ use tokio::{
 use tokio_util::task::TaskTracker;
 use tracing::warn;
 
-use jetway_config::{
-    Config, Fixed, Identity, Live, Sources, listen::Port, pool::PoolMode, stores::LockStore,
-};
+use jetway_config::{Config, Fixed, Identity, Live, Sources, listen::Port, pool::PoolMode};
+use jetway_lockd::{Lockd, Turns};
 use jetway_pool::Pool;
 use jetway_wire::catalogue::Surface;
 
@@ -29,7 +28,7 @@ use crate::{
     sdk,
     sessions::{
         idle::{self, Clients},
-        leaving,
+        lease, leaving,
         registry::{Registry, Session},
         scribe::Scribe,
     },
@@ -41,6 +40,10 @@ const LISTENERS_END: Duration = Duration::from_millis(500);
 /// How often what is known of sessions that nobody uses is let go: looking it up again takes a millisecond.
 const SWEEP: Duration = Duration::from_secs(10);
 
+/// How long a gateway keeps a shared session without a turn, so that the next one here costs no trip to the
+/// lock store: longer than people take to write a line.
+const TENURE: Duration = Duration::from_secs(60);
+
 /// What every part of a running gateway shares.
 pub(crate) struct Core {
     /// What holds from start to end.
@@ -49,6 +52,9 @@ pub(crate) struct Core {
     pub(crate) pool: Pool,
     pub(crate) registry: Registry,
     pub(crate) directory: Arc<Directory>,
+    /// Leases on shared sessions, and the turns under them.
+    pub(crate) lockd: Lockd,
+    pub(crate) turns: Turns,
     pub(crate) scribe: Arc<Scribe>,
     pub(crate) clients: Clients,
     /// Connections on all listeners.
@@ -133,6 +139,9 @@ pub enum StartError {
     /// The CLI servers cannot be had.
     #[error(transparent)]
     Pool(#[from] jetway_pool::StartError),
+    /// The lock store cannot be had.
+    #[error("locks: {0}")]
+    Locks(#[from] jetway_lockd::store::StoreError),
     /// The session directory cannot be had.
     #[error(transparent)]
     Directory(#[from] directory::OpenError),
@@ -168,6 +177,8 @@ impl App {
             warn!(key = missing, "this part of the configuration has no effect yet");
         }
         let directory = Arc::new(Directory::open(&config.directory, &config.redis).await?);
+        let lockd = Lockd::open(&config.locks, &config.redis, lease::floors(directory.clone())).await?;
+        let turns = Turns::new(lockd.clone(), Arc::new(lease::Nothing), TENURE, config.locks.max_waiters);
         let pool = Pool::start(&config.pool, &config.limits).await?;
         let scribe = Scribe::start(directory.clone());
         let running = config.clone();
@@ -178,6 +189,8 @@ impl App {
             pool,
             registry: Registry::default(),
             directory,
+            lockd,
+            turns,
             scribe,
             clients: Clients::default(),
             connections: Arc::default(),
@@ -260,9 +273,6 @@ fn not_yet(config: &Config) -> Vec<&'static str> {
     }
     if config.listen.tls.is_some() {
         keys.push("listen.tls");
-    }
-    if config.locks.store != LockStore::Memory {
-        keys.push("locks.store");
     }
     keys
 }

@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::{app::Core, metrics};
+use crate::{app::Core, metrics, sessions::lease};
 
 /// How often a drain looks whether the last turn has ended.
 const LOOK: Duration = Duration::from_millis(10);
@@ -114,6 +114,7 @@ pub(crate) async fn run(core: &Arc<Core>) -> usize {
         warn!(tasks = core.tracker.len(), "connections did not close in time");
     }
     core.scribe.close().await;
+    lease::close(core, connections).await;
     core.pool.shutdown(deadline.max(Instant::now() + LOOK).into()).await;
     info!(took_ms = since.elapsed().as_millis() as u64, "drained");
     left

@@ -11,6 +11,7 @@ mod code {
     pub(super) const UNAUTHENTICATED: i64 = -32010;
     pub(super) const SESSION_NOT_FOUND: i64 = -32011;
     pub(super) const METHOD_NOT_ALLOWED: i64 = -32012;
+    pub(super) const SESSION_BUSY: i64 = -32013;
     pub(super) const OVERLOADED: i64 = -32014;
     pub(super) const TURN_INDETERMINATE: i64 = -32015;
     pub(super) const DRAINING: i64 = -32016;
@@ -30,6 +31,7 @@ pub(crate) fn name(refusal: &Refusal) -> &'static str {
         Refusal::Unauthenticated(_) => "unauthenticated",
         Refusal::SessionNotFound => "session_not_found",
         Refusal::MethodNotAllowed { .. } => "method_not_allowed",
+        Refusal::Busy { .. } => "session_busy",
         Refusal::Overloaded(..) => "overloaded",
         Refusal::Indeterminate { .. } => "turn_indeterminate",
         Refusal::Aborted => "aborted",
@@ -53,6 +55,11 @@ fn describe(refusal: &Refusal) -> (i64, String, Option<Value>) {
             let data =
                 json!({ "method": method, "rule": denied.rule.as_str(), "at": denied.at, "key": denied.key });
             (code::METHOD_NOT_ALLOWED, format!("Method not allowed: {method}: {denied}"), Some(data))
+        }
+        Refusal::Busy { position, holder, retry_after } => {
+            let retry_after = retry_after.as_millis() as u64;
+            let data = json!({ "position": position, "holder": holder, "retryAfterMs": retry_after });
+            (code::SESSION_BUSY, "Another turn holds the session".into(), Some(data))
         }
         Refusal::Overloaded(limit, retry_after) => {
             let data = json!({ "limit": limit.as_str(), "retryAfterMs": retry_after.as_millis() as u64 });
@@ -83,6 +90,7 @@ fn overloaded(limit: Limit) -> &'static str {
         Limit::ServerStart => "The CLI server could not be started",
         Limit::Servers => "No CLI server has room",
         Limit::Directory => "The session directory does not answer",
+        Limit::Locks => "The lock store does not answer",
         Limit::SessionsPerUser => "Too many sessions: delete some",
     }
 }

@@ -316,7 +316,15 @@ where
             return Ok(());
         };
         let origin = Origin::Client(id.clone());
-        let call = Call { client: client.clone(), method, request, origin, wish: None, target: Target::Home };
+        let call = Call {
+            client: client.clone(),
+            method,
+            request,
+            origin,
+            wish: None,
+            target: Target::Home,
+            lease: None,
+        };
         let outcome = match poll_fn(|cx| self.stack.poll_ready(cx)).await {
             Ok(()) => self.stack.call(call).await,
             Err(refusal) => Err(refusal),

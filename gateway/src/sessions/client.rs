@@ -182,7 +182,7 @@ impl Client {
         &self.hello
     }
 
-    pub(crate) fn core(&self) -> &Core {
+    pub(crate) fn core(&self) -> &Arc<Core> {
         &self.core
     }
 
@@ -382,6 +382,11 @@ impl Client {
             leg.close();
         }
         Ok((leg, answer))
+    }
+
+    /// The leg on which it has that session attached.
+    pub(crate) fn leg_with(&self, session: &Session) -> Option<Arc<Leg>> {
+        lock(&self.legs).all.iter().find(|leg| leg.has(session)).cloned()
     }
 
     /// Drops a leg that is lost, and the questions that came by it.

@@ -2,7 +2,10 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -21,9 +24,10 @@ use jetway_wire::{
 use super::{
     client::Client,
     pending::{Answer, Origin, Pending, Then, Waiting},
+    registry::Session,
     relay,
     revival::Route,
-    turn::Outcome,
+    turn::{LegId, Outcome},
 };
 use crate::{
     directory::Place,
@@ -41,6 +45,7 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A client's connection to a CLI server. Nobody else's frames travel on it.
 pub(crate) struct Leg {
+    id: LegId,
     server: Attachment,
     /// Whether all that lives on the server is the client's own user's.
     exclusive: bool,
@@ -68,7 +73,9 @@ impl Leg {
         })?;
         net::prepare(&stream);
         let (read, write) = stream.into_split();
+        static LAST: AtomicU64 = AtomicU64::new(0);
         let leg = Arc::new(Self {
+            id: LegId(LAST.fetch_add(1, Ordering::Relaxed)),
             exclusive: core.exclusive() && *server.id() == ServerId::of_user(client.who()),
             server,
             writer: Writer::new(write, core.live().limits.stalled_write_timeout),
@@ -121,6 +128,10 @@ impl Leg {
                 Err(lost())
             }
         }
+    }
+
+    pub(crate) fn id(&self) -> LegId {
+        self.id
     }
 
     /// The server at its other end.
@@ -212,6 +223,21 @@ impl Leg {
         lock(&self.pending).remove(id)
     }
 
+    /// Whether that session is attached here.
+    pub(crate) fn has(&self, session: &Session) -> bool {
+        lock(&self.routes).get(&session.key.id).is_some_and(|route| std::ptr::eq(&*route.session, session))
+    }
+
+    /// Says something to the server on Jetway's own account; whatever it answers, nobody waits for it.
+    pub(crate) fn tell(&self, method: &str, params: &[u8]) {
+        let origin = Origin::Jetway(oneshot::channel().0);
+        let waiting = Waiting { origin, then: Then::Nothing, answer: &catalogue::Answer::AsIs };
+        let Ok(id) = lock(&self.pending).insert(waiting) else { return };
+        let mut out = Vec::with_capacity(params.len() + 96);
+        envelope::write_request(&mut out, &id, method, params);
+        let _ = self.writer.send(&out);
+    }
+
     /// Lets a session's events through. Returns whether they were not let through before.
     pub(crate) fn route(&self, route: Route) -> bool {
         let session = route.session.clone();
@@ -236,7 +262,7 @@ impl Leg {
     pub(crate) fn follow(&self, id: &str, turn: Turn) -> bool {
         let routes = lock(&self.routes);
         let Some(route) = routes.get(id) else { return false };
-        route.session.follow(turn);
+        route.session.follow(turn, self.id);
         true
     }
 

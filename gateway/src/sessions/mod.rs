@@ -3,6 +3,7 @@
 pub(crate) mod asked;
 pub(crate) mod client;
 pub(crate) mod idle;
+pub(crate) mod lease;
 pub(crate) mod leaving;
 pub(crate) mod leg;
 pub(crate) mod listing;

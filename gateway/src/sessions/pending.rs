@@ -9,6 +9,7 @@ use jetway_wire::{Id, Value, catalogue, envelope::Request};
 
 use super::{
     client::Client,
+    lease,
     leg::Leg,
     registry::Session,
     revival::{self, Route},
@@ -92,11 +93,16 @@ impl Then {
     }
 
     /// The request succeeded.
-    pub(crate) fn done(self, result: Value<'_>, leg: &Leg, client: &Client) {
+    pub(crate) fn done(self, result: Value<'_>, leg: &Arc<Leg>, client: &Client) {
         // `detach` and `delete` may say no inside of a success.
         let agreed = || result.get("success").and_then(Value::as_bool) != Some(false);
         match self {
-            Then::Nothing | Then::Turn { .. } | Then::List { .. } => {}
+            Then::Nothing | Then::List { .. } => {}
+            Then::Turn { session, turn } => {
+                if session.turn_taken(turn) {
+                    lease::ask_until_done(client.core(), session, leg);
+                }
+            }
             Then::Attach(attach) => {
                 if let Some(moved) = attach.moved {
                     attach.session.moved(leg.place(), moved.epoch);

@@ -14,13 +14,15 @@ use tokio::time::Instant;
 use tracing::info;
 
 use jetway_config::{Identity, SessionId};
+use jetway_lockd::Fence;
 use jetway_pool::ServerId;
 use jetway_wire::event::Turn;
 
-use super::turn::{Ended, Outcome, TurnId, Turns};
+use super::turn::{Ended, Leased, LegId, Outcome, TurnId, Turns};
 use crate::{
     directory::{Entry, Key, Member, Place, Role},
     metrics,
+    stack::Busy,
 };
 
 /// What Jetway knows of a session that is in use.
@@ -40,6 +42,10 @@ struct State {
     place: Place,
     epoch: u64,
     members: Arc<[Member]>,
+    /// What becomes of prompts while a turn runs.
+    busy: Busy,
+    /// Under which it was used last, by this gateway.
+    fence: Option<Fence>,
     /// Connections to the CLI server that are attached to it.
     attached: usize,
     turns: Turns,
@@ -109,6 +115,8 @@ impl Registry {
                 place: entry.place.clone(),
                 epoch: entry.epoch,
                 members: entry.members.clone().into(),
+                busy: Busy::default(),
+                fence: None,
                 attached: 0,
                 turns: Turns::default(),
                 last_turn: None,
@@ -184,6 +192,46 @@ impl Session {
         self.lock().members = members;
     }
 
+    /// Whether others than its owner take part.
+    pub(crate) fn is_shared(&self) -> bool {
+        !self.lock().members.is_empty()
+    }
+
+    /// What becomes of prompts while a turn runs.
+    pub(crate) fn busy(&self) -> Busy {
+        self.lock().busy
+    }
+
+    pub(crate) fn set_busy(&self, busy: Busy) {
+        self.lock().busy = busy;
+    }
+
+    /// The fence under which this gateway used it last.
+    pub(crate) fn fence(&self) -> Option<Fence> {
+        self.lock().fence
+    }
+
+    pub(crate) fn set_fence(&self, fence: Fence) {
+        self.lock().fence = Some(fence);
+    }
+
+    /// Whether a turn runs whose lease is over.
+    pub(crate) fn is_stale(&self) -> bool {
+        self.lock().turns.leased().is_some_and(|turn| !turn.lease.is_live(Instant::now()))
+    }
+
+    /// The lease of the turn that runs was lost. Returns whether one did.
+    pub(crate) fn lease_lost(&self) -> bool {
+        let mut state = self.lock();
+        if state.turns.leased().is_none() {
+            return false;
+        }
+        state.fence = None;
+        let ended = state.turns.end_all(Outcome::Indeterminate, Instant::now());
+        self.report(&mut state, ended);
+        true
+    }
+
     /// What `who` may do in it.
     pub(crate) fn role_of(&self, who: &Identity) -> Option<Role> {
         crate::directory::role(&self.key, &self.lock().members, who)
@@ -214,17 +262,29 @@ impl Session {
     }
 
     /// A prompt is on its way; `None` when nobody is attached who would see the turn end.
-    pub(crate) fn begin_turn(&self) -> Option<TurnId> {
+    pub(crate) fn begin_turn(&self, leased: Option<Leased>) -> Option<TurnId> {
         let mut state = self.lock();
         if state.attached == 0 {
             return None;
         }
         let id = TurnId(self.counters.next_turn.fetch_add(1, Ordering::Relaxed) + 1);
-        state.turns.begin(id, Instant::now());
+        state.turns.begin(id, leased, Instant::now());
         self.silent.store(true, Ordering::Relaxed);
         let running = self.counters.running_turns.fetch_add(1, Ordering::Relaxed) + 1;
         metrics::turns_running(running);
         Some(id)
+    }
+
+    /// The CLI took a prompt. Returns whether it must be asked if the turn has ended already.
+    pub(crate) fn turn_taken(&self, id: TurnId) -> bool {
+        self.lock().turns.taken(id)
+    }
+
+    /// The CLI does nothing in it any more.
+    pub(crate) fn turns_done(&self) {
+        let mut state = self.lock();
+        let ended = state.turns.done(Instant::now());
+        self.report(&mut state, ended);
     }
 
     pub(crate) fn turn_refused(&self, id: TurnId) {
@@ -234,7 +294,7 @@ impl Session {
     }
 
     /// One of its events came.
-    pub(crate) fn follow(&self, turn: Turn) {
+    pub(crate) fn follow(&self, turn: Turn, leg: LegId) {
         match turn {
             // One load for all but a turn's first delta.
             Turn::Delta => {
@@ -243,7 +303,7 @@ impl Session {
                 }
             }
             Turn::Failed => self.lock().turns.failed(),
-            Turn::Idle => self.idle(),
+            Turn::Idle => self.idle(leg),
             Turn::Other => {}
         }
     }
@@ -252,9 +312,9 @@ impl Session {
         self.lock().turns.aborting();
     }
 
-    fn idle(&self) {
+    fn idle(&self, leg: LegId) {
         let mut state = self.lock();
-        let ended = state.turns.idle(Instant::now());
+        let ended = state.turns.idle(leg, Instant::now());
         self.report(&mut state, ended);
     }
 

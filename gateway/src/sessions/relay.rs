@@ -164,7 +164,7 @@ fn may_see(leg: &Leg, client: &Client, method: &str, params: Option<Value<'_>>) 
 }
 
 fn on_reply(
-    leg: &Leg,
+    leg: &Arc<Leg>,
     client: &Client,
     mut waiting: Waiting,
     message: &Envelope<'_>,
@@ -268,7 +268,7 @@ pub(crate) fn ended(waiting: Vec<Waiting>, routes: &[Route]) -> Vec<u8> {
 
 /// Exactly one `session.error`, and no `session.idle`: with one of those as well the SDK's next
 /// `sendAndWait` would return before its own turn.
-fn write_turn_lost(session: &Session, out: &mut Vec<u8>) {
+pub(super) fn write_turn_lost(session: &Session, out: &mut Vec<u8>) {
     let params = json!({
         "sessionId": session.key.id,
         "event": {

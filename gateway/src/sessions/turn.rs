@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::lease::Lease;
+
 /// Names a turn in logs and errors; unique within a gateway's life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct TurnId(pub(crate) u64);
@@ -51,9 +53,33 @@ pub(crate) struct Ended {
     pub(crate) first: Option<Duration>,
 }
 
+/// Names a connection to a CLI server; unique within a gateway's life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct LegId(pub(crate) u64);
+
+/// A turn of a shared session: its right to run, and by which leg its end is known.
+#[derive(Debug)]
+pub(crate) struct Leased {
+    /// Given back with the turn.
+    pub(crate) lease: Lease,
+    /// By which its prompt went.
+    pub(crate) leg: LegId,
+    /// The CLI has answered its prompt.
+    taken: bool,
+    /// The session went idle before that.
+    early: bool,
+}
+
+impl Leased {
+    pub(crate) fn new(lease: Lease, leg: LegId) -> Self {
+        Self { lease, leg, taken: false, early: false }
+    }
+}
+
 #[derive(Debug)]
 struct Running {
     id: TurnId,
+    leased: Option<Leased>,
     since: Instant,
     first: Option<Duration>,
 }
@@ -62,6 +88,10 @@ struct Running {
 ///
 /// A session works off its prompts one after the other and goes idle once, after the last: so what ends
 /// the session's work ends all of them.
+///
+/// Where several people take part, each of their legs tells of every idle, some late. There only the leg by which
+/// the prompt went counts, from when it told that the prompt was taken: what it tells then comes after the idle
+/// of the turn before.
 #[derive(Debug, Default)]
 pub(crate) struct Turns {
     running: Vec<Running>,
@@ -70,8 +100,21 @@ pub(crate) struct Turns {
 }
 
 impl Turns {
-    pub(crate) fn begin(&mut self, id: TurnId, now: Instant) {
-        self.running.push(Running { id, since: now, first: None });
+    pub(crate) fn begin(&mut self, id: TurnId, leased: Option<Leased>, now: Instant) {
+        self.running.push(Running { id, leased, since: now, first: None });
+    }
+
+    /// The CLI took the prompt. Returns whether it must be asked if the turn has ended already.
+    pub(crate) fn taken(&mut self, id: TurnId) -> bool {
+        let turn = self.running.iter_mut().find(|t| t.id == id);
+        let Some(leased) = turn.and_then(|t| t.leased.as_mut()) else { return false };
+        leased.taken = true;
+        leased.early
+    }
+
+    /// The right under which they run, where one is needed.
+    pub(crate) fn leased(&self) -> Option<&Leased> {
+        self.running.iter().find_map(|turn| turn.leased.as_ref())
     }
 
     /// Those that run, oldest first, and since when.
@@ -106,8 +149,22 @@ impl Turns {
         Some(ended(self.running.remove(at), Outcome::Refused, now))
     }
 
-    /// The session went idle.
-    pub(crate) fn idle(&mut self, now: Instant) -> Vec<Ended> {
+    /// The session went idle, as `leg` tells.
+    pub(crate) fn idle(&mut self, leg: LegId, now: Instant) -> Vec<Ended> {
+        if let Some(leased) = self.running.iter_mut().find_map(|turn| turn.leased.as_mut()) {
+            if leased.leg != leg {
+                return Vec::new();
+            }
+            if !leased.taken {
+                leased.early = true;
+                return Vec::new();
+            }
+        }
+        self.done(now)
+    }
+
+    /// The session has nothing more to do.
+    pub(crate) fn done(&mut self, now: Instant) -> Vec<Ended> {
         let outcome = match (self.aborting, self.failed) {
             (true, _) => Outcome::Aborted,
             (_, true) => Outcome::Failed,
@@ -139,13 +196,13 @@ mod tests {
     async fn every_turn_ends_once() {
         let now = Instant::now();
         let mut turns = Turns::default();
-        turns.begin(TurnId(1), now);
-        turns.begin(TurnId(2), now);
-        turns.begin(TurnId(3), now);
+        turns.begin(TurnId(1), None, now);
+        turns.begin(TurnId(2), None, now);
+        turns.begin(TurnId(3), None, now);
         assert_eq!(turns.refused(TurnId(2), now).unwrap().outcome, Outcome::Refused);
         assert_eq!(turns.refused(TurnId(2), now), None);
-        assert_eq!(outcomes(turns.idle(now)), [(1, Outcome::Completed), (3, Outcome::Completed)]);
-        assert!(turns.idle(now).is_empty());
+        assert_eq!(outcomes(turns.idle(LegId(1), now)), [(1, Outcome::Completed), (3, Outcome::Completed)]);
+        assert!(turns.idle(LegId(1), now).is_empty());
         assert!(turns.is_idle());
     }
 
@@ -155,15 +212,15 @@ mod tests {
         let mut turns = Turns::default();
         turns.failed();
         turns.aborting();
-        turns.begin(TurnId(1), now);
-        assert_eq!(outcomes(turns.idle(now)), [(1, Outcome::Completed)]);
-        turns.begin(TurnId(2), now);
+        turns.begin(TurnId(1), None, now);
+        assert_eq!(outcomes(turns.idle(LegId(1), now)), [(1, Outcome::Completed)]);
+        turns.begin(TurnId(2), None, now);
         turns.failed();
-        assert_eq!(outcomes(turns.idle(now)), [(2, Outcome::Failed)]);
-        turns.begin(TurnId(3), now);
+        assert_eq!(outcomes(turns.idle(LegId(1), now)), [(2, Outcome::Failed)]);
+        turns.begin(TurnId(3), None, now);
         turns.aborting();
-        assert_eq!(outcomes(turns.idle(now)), [(3, Outcome::Aborted)]);
-        turns.begin(TurnId(4), now);
+        assert_eq!(outcomes(turns.idle(LegId(1), now)), [(3, Outcome::Aborted)]);
+        turns.begin(TurnId(4), None, now);
         assert_eq!(outcomes(turns.end_all(Outcome::Indeterminate, now)), [(4, Outcome::Indeterminate)]);
     }
 
@@ -171,10 +228,10 @@ mod tests {
     async fn the_first_delta_counts() {
         let now = Instant::now();
         let mut turns = Turns::default();
-        turns.begin(TurnId(1), now);
+        turns.begin(TurnId(1), None, now);
         turns.delta(now + Duration::from_millis(5));
         turns.delta(now + Duration::from_millis(9));
-        let ended = turns.idle(now + Duration::from_millis(20)).remove(0);
+        let ended = turns.idle(LegId(1), now + Duration::from_millis(20)).remove(0);
         assert_eq!((ended.first, ended.took), (Some(Duration::from_millis(5)), Duration::from_millis(20)));
     }
 }

@@ -45,6 +45,11 @@ pub(super) async fn attach(call: &mut Call, leg: &Arc<Leg>) -> Result<Then, Refu
         Target::Session(session) => (session.clone(), None, true),
         Target::Home => claim(call, leg, &id).await?,
     };
+    if let Some(busy) = call.wish.take().and_then(|wish| wish.busy)
+        && session.is_of(call.client.who())
+    {
+        session.set_busy(busy);
+    }
     let moved = follow(&session, leg, call).await?;
     let mut instead = None;
     if known && call.method.scope == Scope::Create {
@@ -71,7 +76,7 @@ async fn claim(
     id: &SessionId,
 ) -> Result<(Arc<Session>, Option<Claimed>, bool), Refusal> {
     let core = call.client.core();
-    let wish = call.wish.take().unwrap_or_default();
+    let wish = call.wish.clone().unwrap_or_default();
     let key = Key { owner: call.client.who().clone(), id: id.clone() };
     let mut new = core.new_session(leg.place());
     new.ephemeral = wish.ephemeral;

@@ -7,6 +7,7 @@
 mod admit;
 mod ahead;
 pub(crate) mod later;
+mod lease;
 mod meter;
 mod order;
 mod own;
@@ -24,7 +25,7 @@ use jetway_wire::{catalogue::Method, envelope::Request};
 pub(crate) use self::{
     later::Later,
     refusal::{Limit, RETRY_AFTER, Refusal},
-    wish::Wish,
+    wish::{Busy, Wish},
 };
 use crate::sessions::{client::Client, leg::Leg, pending::Origin, registry::Session};
 
@@ -39,6 +40,8 @@ pub(crate) struct Call {
     pub(crate) wish: Option<Wish>,
     /// Where it goes; [`own`] decides.
     pub(crate) target: Target,
+    /// The right to the turn that it begins, where one is needed; [`lease`] waits for it.
+    pub(crate) lease: Option<jetway_lockd::Turn>,
 }
 
 /// Where a call goes.
@@ -80,6 +83,8 @@ pub(crate) fn stack() -> impl Service<Call, Response = Accepted, Error = Refusal
         .layer_fn(reach::Reach::new)
         // Before whatever may put a prompt off, so that none overtakes another.
         .layer_fn(order::Order::new)
+        // Last of what may wait: whoever has the turn is not to wait for anything else.
+        .layer_fn(lease::Lease::new)
         // Finds or starts the CLI server, and forwards.
         .service(place::Place)
 }

@@ -68,8 +68,8 @@ where
 
 /// Takes out what is said to Jetway; returns the ids that the directory has to be asked for.
 fn prepare(call: &mut Call) -> Result<Vec<SessionId>, Refusal> {
-    if call.method.scope == Scope::Create && call.wish.is_none() {
-        call.wish = wish::take(&mut call.request)?;
+    if matches!(call.method.scope, Scope::Create | Scope::Resume) && call.wish.is_none() {
+        call.wish = wish::take(call.method.name, &mut call.request)?;
     }
     let Some(params) = call.request.params() else { return Ok(Vec::new()) };
     let core = call.client.core();

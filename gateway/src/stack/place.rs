@@ -11,12 +11,19 @@ use tower::Service;
 use jetway_wire::{
     Value,
     catalogue::{Answer, Scope},
+    envelope::code,
 };
 
 use super::{Accepted, Call, Limit, RETRY_AFTER, Refusal, Target, ahead};
 use crate::{
     net::writer::Backlog,
-    sessions::{leg::Leg, pending::Then},
+    sessions::{
+        lease::{self, Lease},
+        leg::Leg,
+        pending::Then,
+        registry::Session,
+        turn::Leased,
+    },
 };
 
 /// How often a call looks for a leg, when the one that it found is closed under it.
@@ -103,9 +110,9 @@ enum NotSent {
     Closed(Box<Call>),
 }
 
-fn forward(call: Call, leg: &Arc<Leg>, then: Then) -> Result<Backlog, NotSent> {
+fn forward(mut call: Call, leg: &Arc<Leg>, then: Then) -> Result<Backlog, NotSent> {
     let then = match then {
-        Then::Nothing => prepare(&call, leg).map_err(NotSent::Refused)?,
+        Then::Nothing => prepare(&mut call, leg).map_err(NotSent::Refused)?,
         then => then,
     };
     let limit = call.client.core().live().limits.max_in_flight;
@@ -119,7 +126,7 @@ fn forward(call: Call, leg: &Arc<Leg>, then: Then) -> Result<Backlog, NotSent> {
 }
 
 /// What the reply to a call that attaches nothing is to change.
-fn prepare(call: &Call, leg: &Arc<Leg>) -> Result<Then, Refusal> {
+fn prepare(call: &mut Call, leg: &Arc<Leg>) -> Result<Then, Refusal> {
     let params = call.request.params().map_or(&b"{}"[..], Value::text);
     let Target::Session(session) = &call.target else {
         call.client.remember(call.method.name, params);
@@ -131,6 +138,12 @@ fn prepare(call: &Call, leg: &Arc<Leg>) -> Result<Then, Refusal> {
         return Err(Refusal::SessionNotFound);
     }
     let session = session.clone();
+    let ends =
+        matches!(call.method.name, "session.detach" | "session.destroy" | "session.delete" | "session.abort");
+    if session.is_stale() && !ends {
+        // Its lease is over: nothing more of the turn goes to a CLI server.
+        return Err(Refusal::Indeterminate { session: Some(session.key.id.clone()), turn: None });
+    }
     Ok(match call.method.name {
         "session.detach" | "session.destroy" => {
             call.client.give_up(&session);
@@ -145,13 +158,27 @@ fn prepare(call: &Call, leg: &Arc<Leg>) -> Result<Then, Refusal> {
             session.aborting();
             Then::Nothing
         }
-        _ if call.method.begins_turn() => match session.begin_turn() {
-            Some(turn) => {
-                call.client.core().scribe.used(&session.key);
-                Then::Turn { session, turn }
-            }
-            None => Then::Nothing,
-        },
+        _ if call.method.begins_turn() => begin_turn(call, session, leg)?,
         _ => Then::Nothing,
     })
+}
+
+fn begin_turn(call: &mut Call, session: Arc<Session>, leg: &Leg) -> Result<Then, Refusal> {
+    let core = call.client.core();
+    let shared = call.lease.is_some();
+    let who = &call.client.who().user;
+    if shared {
+        lease::announce(&session, who, leg);
+    }
+    let leased = call.lease.take().map(|turn| Leased::new(Lease::watched(turn, core, &session), leg.id()));
+    core.scribe.used(&session.key);
+    match session.begin_turn(leased) {
+        Some(turn) => Ok(Then::Turn { session, turn }),
+        // Nobody here would see it end, so nobody would know when another may begin.
+        None if shared => {
+            let why = "resume a shared session before you send to it".into();
+            Err(Refusal::Invalid(code::INVALID_REQUEST, why))
+        }
+        None => Ok(Then::Nothing),
+    }
 }

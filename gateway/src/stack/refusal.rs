@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use jetway_config::SessionId;
+use jetway_config::{SessionId, UserId};
+use jetway_lockd::store::Place;
 
 use crate::{policy::Denied, sessions::turn::TurnId};
 
@@ -22,6 +23,8 @@ pub(crate) enum Limit {
     Servers,
     /// The session directory does not answer.
     Directory,
+    /// The lock store does not answer.
+    Locks,
     /// Sessions of one owner.
     SessionsPerUser,
 }
@@ -34,6 +37,7 @@ impl Limit {
             Limit::ServerStart => "cli_server_start",
             Limit::Servers => "cli_servers",
             Limit::Directory => "directory",
+            Limit::Locks => "locks",
             Limit::SessionsPerUser => "max_sessions_per_user",
         }
     }
@@ -52,6 +56,14 @@ pub(crate) enum Refusal {
         /// By which rule of the tenant's, if it was one.
         denied: Option<Denied>,
     },
+    /// Another turn holds the session.
+    Busy {
+        /// How many turns are in line before.
+        position: usize,
+        /// Whose turn it is, if that is known.
+        holder: Option<UserId>,
+        retry_after: Duration,
+    },
     /// A limit is reached.
     Overloaded(Limit, Duration),
     /// The CLI server was lost before it answered.
@@ -62,4 +74,15 @@ pub(crate) enum Refusal {
     Draining(Duration),
     /// No request that the CLI would take.
     Invalid(i64, String),
+}
+
+impl Refusal {
+    /// Another turn holds the session; `place` is how far one got.
+    pub(crate) fn busy(place: Option<&Place>) -> Self {
+        Refusal::Busy {
+            position: place.map_or(0, |p| p.ahead),
+            holder: place.and_then(|p| p.holder.clone()),
+            retry_after: place.map_or(RETRY_AFTER, |p| p.left.max(RETRY_AFTER)),
+        }
+    }
 }

@@ -1,6 +1,7 @@
-//! What a call that makes a session says to Jetway, and the CLI server does not hear.
+//! What a call that makes or resumes a session says to Jetway, and the CLI server does not hear.
 //!
-//! `members: [{"user", "role"}]` and `jetway: {"name", "ephemeral"}` in the params of `session.create`.
+//! `members: [{"user", "role"}]` and `jetway: {"name", "ephemeral", "busy"}` in the params of `session.create`;
+//! of an owner's `session.resume`, `jetway: {"busy"}` only.
 
 use serde::Deserialize;
 
@@ -20,6 +21,20 @@ pub(crate) struct Wish {
     pub(crate) name: Option<Name>,
     pub(crate) members: Vec<Member>,
     pub(crate) ephemeral: bool,
+    pub(crate) busy: Option<Busy>,
+}
+
+/// What becomes of a prompt to a shared session in which a turn runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Busy {
+    /// It waits its turn.
+    #[default]
+    Wait,
+    /// It is refused at once.
+    Refuse,
+    /// It joins the turn that runs.
+    Steer,
 }
 
 #[derive(Deserialize)]
@@ -44,10 +59,11 @@ enum RawRole {
 struct RawJetway {
     name: Option<String>,
     ephemeral: bool,
+    busy: Option<Busy>,
 }
 
 /// Takes it out of a request, if it is there.
-pub(super) fn take(request: &mut Request) -> Result<Option<Wish>, Refusal> {
+pub(super) fn take(method: &str, request: &mut Request) -> Result<Option<Wish>, Refusal> {
     let Some(params) = request.params() else { return Ok(None) };
     let (members, jetway) = (params.get("members"), params.get("jetway"));
     if members.is_none() && jetway.is_none() {
@@ -69,9 +85,13 @@ pub(super) fn take(request: &mut Request) -> Result<Option<Wish>, Refusal> {
         let name = raw.name.map(|name| name.parse()).transpose();
         wish.name = name.map_err(|e| invalid("jetway.name", format!("{e}")))?;
         wish.ephemeral = raw.ephemeral;
+        wish.busy = raw.busy;
     }
     let rest = without(params, &["members", "jetway"]);
-    request.rewrite("session.create", &rest);
+    if method == "session.resume" && wish != (Wish { busy: wish.busy, ..Wish::default() }) {
+        return Err(invalid("session.resume", "of members and jetway it takes jetway.busy".into()));
+    }
+    request.rewrite(method, &rest);
     Ok(Some(wish))
 }
 
@@ -116,13 +136,15 @@ mod tests {
     fn what_is_said_to_jetway_goes_no_further() {
         let mut create =
             request(r#"{"sessionId":"s","members":[{"user":"bob"}],"model":"m","jetway":{"name":"N"}}"#);
-        let wish = take(&mut create).unwrap().unwrap();
+        let wish = take("session.create", &mut create).unwrap().unwrap();
         assert_eq!(wish.members[0].role, crate::directory::Role::Member);
         assert_eq!(wish.name.unwrap().as_str(), "N");
         assert_eq!(create.params().unwrap().text(), br#"{"sessionId":"s","model":"m"}"#);
-        assert_eq!(take(&mut request(r#"{"sessionId":"s"}"#)), Ok(None));
+        assert_eq!(take("session.create", &mut request(r#"{"sessionId":"s"}"#)), Ok(None));
+        assert!(take("session.resume", &mut request(r#"{"members":[]}"#)).is_ok());
+        assert!(take("session.resume", &mut request(r#"{"jetway":{"name":"N"}}"#)).is_err());
         for bad in [r#"{"members":7}"#, r#"{"members":[{"user":"a/b"}]}"#, r#"{"jetway":{"nmae":"x"}}"#] {
-            assert!(take(&mut request(bad)).is_err(), "{bad}");
+            assert!(take("session.create", &mut request(bad)).is_err(), "{bad}");
         }
     }
 }

@@ -101,6 +101,21 @@ impl<'a> Call<'a> {
             "session.mode.set" => {
                 self.live(br#"{"status":"applied","modelChanged":false,"modeApplied":true}"#)?
             }
+            "session.metadata.isProcessing" => {
+                let busy = self.session()?.turn.borrow().is_some();
+                if busy { br#"{"processing":true}"# } else { br#"{"processing":false}"# }
+            }
+            "session.log" => {
+                let session = self.session()?;
+                let mut data = br#"{"infoType":"#.to_vec();
+                write_str(&mut data, &self.text("type").unwrap_or("notification".into()));
+                data.extend_from_slice(br#","message":"#);
+                write_str(&mut data, &self.text("message").unwrap_or_default());
+                data.push(b'}');
+                let info = Event { kind: "session.info", data: &data, ephemeral: true };
+                self.server.tell(&session, info, true);
+                b"{}"
+            }
             "session.name.set" => {
                 *self.session()?.name.borrow_mut() = self.text("name").map(String::from);
                 b"null"

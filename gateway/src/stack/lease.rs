@@ -1,0 +1,112 @@
+//! One turn at a time in a session that is shared: a prompt waits for its turn, under a fenced lease.
+
+use std::{
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use futures_util::future::Either;
+use tokio::time::Instant;
+use tower::Service;
+
+use jetway_lockd::AcquireError;
+use jetway_wire::Value;
+
+use super::{
+    Accepted, Busy, Call, Limit, RETRY_AFTER, Refusal, Target,
+    later::{self, Trying, later},
+    wish,
+};
+use crate::sessions::{lease, registry::Session};
+
+#[derive(Debug, Clone)]
+pub(super) struct Lease<S> {
+    inner: S,
+}
+
+impl<S> Lease<S> {
+    pub(super) fn new(inner: S) -> Self {
+        Self { inner }
+    }
+}
+
+impl<S> Service<Call> for Lease<S>
+where
+    S: Service<Call, Response = Accepted, Error = Refusal, Future: Send> + Clone + Send + 'static,
+{
+    type Response = Accepted;
+    type Error = Refusal;
+    type Future = Either<S::Future, Trying>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Refusal>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut call: Call) -> Self::Future {
+        let Some(session) = shared(&call) else { return Either::Left(self.inner.call(call)) };
+        if joins(&mut call, &session) {
+            return Either::Left(self.inner.call(call));
+        }
+        let mut inner = self.inner.clone();
+        Either::Right(later(Some(session.clone()), async move {
+            acquire(&mut call, &session).await?;
+            later::settle(inner.call(call)).await
+        }))
+    }
+}
+
+/// The session in which the call would begin a turn, if others take part in it.
+fn shared(call: &Call) -> Option<Arc<Session>> {
+    match &call.target {
+        Target::Session(session) if call.method.begins_turn() && session.is_shared() => Some(session.clone()),
+        _ => None,
+    }
+}
+
+/// Whether the prompt joins the turn that runs here: as its sender says, or as it is in this session.
+fn joins(call: &mut Call, session: &Session) -> bool {
+    let Some(params) = call.request.params() else { return false };
+    if !session.is_running() {
+        return false;
+    }
+    if params.get("mode").and_then(Value::as_str).as_deref() == Some("immediate") {
+        return true;
+    }
+    let steers = session.busy() == Busy::Steer && call.method.name == "session.send";
+    if steers {
+        let rest = wish::without(params, &["mode"]);
+        call.request.rewrite(call.method.name, &rest);
+        call.request.insert("mode", b"\"immediate\"");
+    }
+    steers
+}
+
+/// Waits for the turn. From here on the lease goes with the call, then with the turn.
+async fn acquire(call: &mut Call, session: &Arc<Session>) -> Result<(), Refusal> {
+    let core = call.client.core().clone();
+    let now = Instant::now();
+    let deadline = match session.busy() {
+        Busy::Wait => now + core.config.locks.wait,
+        Busy::Refuse | Busy::Steer => now,
+    };
+    let (key, who) = (lease::lock_key(&session.key), &call.client.who().user);
+    let turn = core.turns.begin(&key, who, deadline).await.map_err(|error| refusal(&error))?;
+    let leg = call.client.leg_of(session).await?;
+    lease::enter(&core, session, &turn, &leg).await?;
+    call.lease = Some(turn);
+    Ok(())
+}
+
+fn refusal(error: &AcquireError) -> Refusal {
+    match error {
+        AcquireError::Busy(place) | AcquireError::TimedOut { place, .. } => Refusal::busy(Some(place)),
+        AcquireError::Closed => Refusal::Draining(RETRY_AFTER),
+        AcquireError::Store { .. }
+        | AcquireError::StoreTimedOut(_)
+        | AcquireError::Floor(_)
+        | AcquireError::FloorTimedOut(_) => {
+            tracing::warn!(%error, "no lease");
+            Refusal::Overloaded(Limit::Locks, RETRY_AFTER)
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! One turn at a time in a session that several people share.
+
+mod common;
+
+use common::{
+    client::{Client, is_event},
+    start_fleet,
+};
+use jetway_loadtest::stub::Stub;
+use serde_json::{Value, json};
+
+/// The people of a session `room`, each attached: the first one owns it.
+async fn room(gateway: &common::Gateway, busy: &str, people: &[&str]) -> Vec<Client> {
+    let members: Vec<_> = people[1..].iter().map(|user| json!({ "user": user, "role": "member" })).collect();
+    let mut all = Vec::new();
+    for (n, user) in people.iter().enumerate() {
+        let mut client = Client::hello(gateway.sdk, user).await;
+        let (method, params) = match n {
+            0 => (
+                "session.create",
+                json!({ "sessionId": "room", "model": "stub", "members": members, "jetway": { "busy": busy } }),
+            ),
+            _ => ("session.resume", json!({ "sessionId": "room" })),
+        };
+        client.call(method, params).await.unwrap();
+        all.push(client);
+    }
+    all
+}
+
+fn started(client: &Client) -> Vec<&str> {
+    let infos = client.events("room", "session.info");
+    let turns = infos.into_iter().filter(|e| e["data"]["infoType"] == "jetway.turn_started");
+    turns.map(|e| e["data"]["message"].as_str().unwrap()).collect()
+}
+
+fn no_overlap(stub: &Stub) {
+    let findings = stub.ledger().findings();
+    assert!(findings.overlaps.is_empty() && findings.queued.is_empty(), "{findings:?}");
+}
+
+#[tokio::test]
+async fn prompts_wait_their_turn_and_everyone_sees_all() {
+    let (stub, gateway) = start_fleet(1, "").await;
+    let mut people = room(&gateway, "wait", &["ada", "bob", "cyd"]).await;
+    let mut ids = Vec::new();
+    for client in &mut people {
+        let prompt = json!({ "sessionId": "room", "prompt": "[[delay 50]] mine" });
+        ids.push(client.request("session.send", prompt).await);
+    }
+    for (client, id) in people.iter_mut().zip(ids) {
+        client.reply(id).await.unwrap();
+    }
+    for client in &mut people {
+        client
+            .read_until(common::PATIENCE, |seen| {
+                seen.iter().filter(|m| is_event(m, "room", "session.idle")).count() == 3
+            })
+            .await;
+        let mut who = started(client);
+        who.sort_unstable();
+        assert_eq!(who, ["ada", "bob", "cyd"]);
+        assert_eq!(client.events("room", "assistant.message").len(), 3);
+    }
+    no_overlap(&stub);
+}
+
+#[tokio::test]
+async fn a_busy_session_says_who_holds_it() {
+    let (_stub, gateway) = start_fleet(1, "").await;
+    let mut people = room(&gateway, "refuse", &["ada", "bob"]).await;
+    people[0].prompt("room", "[[hang]]").await.unwrap();
+    let error = people[1].prompt("room", "me too").await.unwrap_err();
+    assert_eq!(error["code"], -32013, "{error}");
+    assert_eq!((&error["data"]["holder"], &error["data"]["position"]), (&json!("ada"), &json!(0)), "{error}");
+    assert!(error["data"]["retryAfterMs"].as_u64().unwrap() > 0);
+    // The one who waits does not stop the rest of its connection.
+    people[0].call("session.abort", json!({ "sessionId": "room" })).await.unwrap();
+    people[0].find(0, |m| is_event(m, "room", "session.idle")).await;
+    people[1].turn("room", "now").await;
+}
+
+#[tokio::test]
+async fn who_waits_can_still_abort_and_leave() {
+    let (stub, gateway) = start_fleet(1, "").await;
+    let mut people = room(&gateway, "wait", &["ada", "bob", "cyd"]).await;
+    people[0].prompt("room", "[[hang]]").await.unwrap();
+    let waiting = people[1].request("session.send", json!({ "sessionId": "room", "prompt": "bob's" })).await;
+    people[1].call("ping", json!({})).await.unwrap();
+    let gone = people[2].request("session.send", json!({ "sessionId": "room", "prompt": "cyd's" })).await;
+    people[2].call("ping", json!({})).await.unwrap();
+    let _ = gone;
+    drop(people.pop());
+    people[0].call("session.abort", json!({ "sessionId": "room" })).await.unwrap();
+    people[1].reply(waiting).await.unwrap();
+    people[1].find(0, |m| is_event(m, "room", "assistant.message")).await;
+    people[0].turn("room", "last").await;
+    let prompts: Vec<Value> = stub
+        .received()
+        .iter()
+        .filter(|r| r.method == "session.send")
+        .map(|r| serde_json::from_str::<Value>(&r.params).unwrap()["prompt"].clone())
+        .collect();
+    assert_eq!(prompts, ["[[hang]]", "bob's", "last"], "what nobody waits for reaches no CLI server");
+}
+
+#[tokio::test]
+async fn steering_joins_the_turn_that_runs() {
+    let (stub, gateway) = start_fleet(1, "").await;
+    let mut people = room(&gateway, "steer", &["ada", "bob"]).await;
+    people[0].prompt("room", "[[delay 300]] first").await.unwrap();
+    people[1].prompt("room", "mind this").await.unwrap();
+    let sent = stub.received().into_iter().rfind(|r| r.method == "session.send").unwrap();
+    let sent: Value = serde_json::from_str(&sent.params).unwrap();
+    assert_eq!((&sent["mode"], &sent["prompt"]), (&json!("immediate"), &json!("mind this")));
+}
