@@ -9,12 +9,12 @@ use crate::{
     listen::Listen,
     pool::{Pool, PoolMode},
     reader::{self, Section},
-    setting::choice,
+    setting::{Text, choice, quoted},
     sources::Sources,
     stores::{Directory, Locks, Redis},
     tenants::{Surface, Tenants},
 };
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 use toml::Table;
 
 /// What the operator wrote, and the defaults of what they did not: valid as a whole.
@@ -174,10 +174,51 @@ pub struct Log {
     pub format: LogFormat,
     /// The least important lines.
     pub level: LogLevel,
+    /// Where it is written down who was denied what, who used which key, and what operators did.
+    pub audit: AuditSink,
+}
+
+/// Where audit lines go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AuditSink {
+    /// Nowhere.
+    Off,
+    /// To standard output.
+    Stdout,
+    /// To the end of a file, opened again on SIGHUP.
+    File(PathBuf),
+}
+
+impl Text for AuditSink {
+    fn parse_text(text: &str) -> Result<Self, Problem> {
+        match text {
+            "off" => Ok(Self::Off),
+            "stdout" => Ok(Self::Stdout),
+            // A word is more likely meant for one of those above.
+            path if path.contains('/') && !path.contains('\0') => Ok(Self::File(path.into())),
+            _ => Err(Self::problem(&quoted(text))),
+        }
+    }
+
+    fn text(&self) -> String {
+        match self {
+            Self::Off => "off".to_owned(),
+            Self::Stdout => "stdout".to_owned(),
+            Self::File(path) => path.display().to_string(),
+        }
+    }
+
+    const WHAT: &'static str = "a place for audit lines";
+    const REMEDY: &'static str =
+        r#"write "off", "stdout" or a path with a slash in it, such as "/var/log/jetway/audit.jsonl""#;
 }
 
 impl Log {
     fn read(s: &mut Section<'_>) -> Self {
-        Self { format: s.get("format", LogFormat::Auto), level: s.get("level", LogLevel::Info) }
+        Self {
+            format: s.get("format", LogFormat::Auto),
+            level: s.get("level", LogLevel::Info),
+            audit: s.get("audit", AuditSink::Off),
+        }
     }
 }

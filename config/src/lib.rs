@@ -31,7 +31,7 @@ mod units;
 
 pub use admin::Admin;
 pub use auth::{Auth, AuthError, Credential};
-pub use config::{Config, Drain, Log, LogFormat, LogLevel};
+pub use config::{AuditSink, Config, Drain, Log, LogFormat, LogLevel};
 pub use error::{ConfigError, ConfigErrors};
 pub use ids::{IdError, Identity, KeyId, SessionId, TenantId, UserId};
 pub use keys::{ApiKey, KeyEntry, KeyHash, Keys};

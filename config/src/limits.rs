@@ -42,6 +42,13 @@ pub const DEPARTED_SERVERS: usize = 100;
 /// a person reads, and one that still takes milliseconds. Totals count all of them.
 pub const STATUS_ROWS: RangeInclusive<usize> = 50..=10_000;
 
+/// Audit lines that wait to be written. A disk that stalls for longer than these last loses lines, and says how many.
+pub const AUDIT_QUEUE: usize = 4096;
+
+/// Denials that are written down per second of one tenant, or of one address of strangers, and how many more at once:
+/// enough to see what goes on, and a flood of one hides nothing of the others.
+pub const AUDIT_DENIALS: (u32, u32) = (10, 50);
+
 /// The smallest `limits.max_frame`, in bytes: session options with tools and a system prompt take tens of
 /// KiB, an event with a file's content hundreds.
 const SMALLEST_MAX_FRAME: usize = 1 << 20;

@@ -41,6 +41,11 @@ error: pool.process."memory budget": unknown key; did you mean `pool.process.mem
         "error: locks.max_waiters: -1 is not a whole number of 0 or more; write one such as 50",
     ),
     (
+        "log.audit = 'stderr'",
+        &[],
+        r#"error: log.audit: "stderr" is not a place for audit lines; write "off", "stdout" or a path with a slash in it, such as "/var/log/jetway/audit.jsonl""#,
+    ),
+    (
         "locks.store = 'postgres'",
         &[],
         r#"error: locks.store: "postgres" is not one of the choices; write "memory" or "redis""#,

@@ -102,6 +102,7 @@ timeout = "45s"
 [log]
 format = "json"
 level = "debug"
+audit = "/var/log/jetway/audit.jsonl"
 
 [limits]
 max_frame = "32MiB"

@@ -19,6 +19,7 @@ use jetway_wire::catalogue::Surface;
 
 use crate::{
     admin,
+    audit::{Audit, Event},
     auth::{self, Rules},
     directory::{self, Directory, New, Place},
     drain::{self, Count, Drain},
@@ -61,6 +62,7 @@ pub(crate) struct Core {
     pub(crate) connections: Arc<Count>,
     /// Calls that wait for their CLI server.
     pub(crate) placing: Arc<Count>,
+    pub(crate) audit: Audit,
     pub(crate) drain: Drain,
     /// When the gateway was started.
     pub(crate) since: Instant,
@@ -136,6 +138,9 @@ pub enum StartError {
     /// The host gives no threads.
     #[error("cannot start threads: {0}")]
     Threads(io::Error),
+    /// The audit log cannot be written.
+    #[error("log.audit: {0}")]
+    Audit(io::Error),
     /// The CLI servers cannot be had.
     #[error(transparent)]
     Pool(#[from] jetway_pool::StartError),
@@ -176,6 +181,7 @@ impl App {
         for missing in not_yet(&config) {
             warn!(key = missing, "this part of the configuration has no effect yet");
         }
+        let audit = Audit::open(&config.log.audit).map_err(StartError::Audit)?;
         let directory = Arc::new(Directory::open(&config.directory, &config.redis).await?);
         let lockd = Lockd::open(&config.locks, &config.redis, lease::floors(directory.clone())).await?;
         let turns = Turns::new(lockd.clone(), Arc::new(lease::Nothing), TENURE, config.locks.max_waiters);
@@ -195,6 +201,7 @@ impl App {
             clients: Clients::default(),
             connections: Arc::default(),
             placing: Arc::default(),
+            audit,
             drain: Drain::default(),
             since: Instant::now(),
             tracker: TaskTracker::new(),
@@ -234,6 +241,7 @@ impl App {
     /// Returns how many turns were cut off.
     pub async fn drain(mut self, hurry: impl Future<Output = ()>) -> usize {
         self.core.drain.begin();
+        self.core.audit.record(&Event::Operated { act: "stop", target: None, outcome: "draining" });
         let core = self.core.clone();
         let mut draining = std::pin::pin!(drain::run(&core));
         let left = tokio::select! {
@@ -246,6 +254,7 @@ impl App {
         // Whoever is in the middle of a request on the admin port may never end it.
         let ended = async { while self.listeners.join_next().await.is_some() {} };
         let _ = timeout(LISTENERS_END, ended).await;
+        self.core.audit.close().await;
         left
     }
 }

@@ -2,6 +2,7 @@
 
 mod admin;
 pub mod app;
+mod audit;
 mod auth;
 pub mod directory;
 mod drain;

@@ -16,6 +16,7 @@ use jetway_config::{Config, Fingerprint, Sources};
 
 use crate::{
     app::Core,
+    audit::Event,
     auth::{self, Rules},
     metrics,
 };
@@ -100,7 +101,12 @@ impl Reloader {
         let changed = held != self.sources.loaded();
         let settled = self.seen.replace(held.clone()) == Some(held);
         if asked || (changed && settled) {
-            metrics::reloaded(self.load(asked).as_str());
+            let outcome = self.load(asked).as_str();
+            metrics::reloaded(outcome);
+            self.core.audit.record(&Event::Operated { act: "reload", target: None, outcome });
+        }
+        if asked {
+            self.core.audit.reopen();
         }
     }
 

@@ -12,7 +12,7 @@ use tracing::info;
 use jetway_pool::{PoolError, ServerId};
 
 use super::{Shared, status};
-use crate::app::Core;
+use crate::{app::Core, audit::Event};
 
 /// How many servers an answer names to somebody who asked for one that is not there.
 const NAMED: usize = 20;
@@ -25,16 +25,18 @@ pub(super) async fn get(State((core, _)): Shared, Path(id): Path<String>) -> Res
 /// `POST /admin/v1/drain/{id}`. Asking again is no error; progress is seen by `GET`.
 pub(super) async fn drain(State((core, _)): Shared, Path(id): Path<String>) -> Response {
     let id = ServerId::new(id);
-    changed(&core, &id, core.pool.drain(&id))
+    changed(&core, &id, "drain", core.pool.drain(&id))
 }
 
 /// `POST /admin/v1/undrain/{id}`.
 pub(super) async fn undrain(State((core, _)): Shared, Path(id): Path<String>) -> Response {
     let id = ServerId::new(id);
-    changed(&core, &id, core.pool.undrain(&id))
+    changed(&core, &id, "undrain", core.pool.undrain(&id))
 }
 
-fn changed(core: &Core, id: &ServerId, outcome: Result<(), PoolError>) -> Response {
+fn changed(core: &Core, id: &ServerId, act: &'static str, outcome: Result<(), PoolError>) -> Response {
+    let said = if outcome.is_ok() { "ok" } else { "unknown_server" };
+    core.audit.record(&Event::Operated { act, target: Some(&id.to_string()), outcome: said });
     match outcome {
         Ok(()) => {
             info!(server = %id, "an operator changed where sessions are placed");

@@ -2,12 +2,12 @@
 
 mod revocation;
 
-use std::{fmt, ops::Deref};
+use std::{fmt, net::SocketAddr, ops::Deref};
 
 use jetway_config::{Identity, KeyHash, KeyId, Live};
 
 pub(crate) use self::revocation::{sweep, watch};
-use crate::{app::Core, stack::Refusal};
+use crate::{app::Core, audit::Event, stack::Refusal};
 
 /// Who may call and how much, with what it takes to find out who calls. Replaced as a whole.
 #[derive(Debug)]
@@ -43,6 +43,8 @@ impl Deref for Rules {
 pub(crate) struct Caller {
     pub(crate) who: Identity,
     pub(crate) by: Voucher,
+    /// Where the call comes from, if it is known.
+    pub(crate) peer: Option<SocketAddr>,
 }
 
 /// On what grounds a caller was let in.
@@ -69,24 +71,52 @@ impl fmt::Display for Voucher {
 
 impl From<Identity> for Caller {
     fn from(who: Identity) -> Self {
-        Self { who, by: Voucher::Jetway }
+        Self { who, by: Voucher::Jetway, peer: None }
+    }
+}
+
+impl Voucher {
+    /// The API key, if it is one.
+    pub(crate) fn key(&self) -> Option<&KeyId> {
+        match self {
+            Voucher::Key(id, _) => Some(id),
+            Voucher::Jetway | Voucher::Anonymous => None,
+        }
     }
 }
 
 impl Core {
-    /// Who presents this credential (a connection token, or what follows `Bearer`) and this `Jetway-User`, for a
-    /// request or for a connection as long as it stands.
+    /// Who presents this credential (a connection token, or what follows `Bearer`) and this `Jetway-User` from `peer`,
+    /// for a request or for a connection as long as it stands.
     pub(crate) async fn authenticate(
         &self,
         credential: Option<&str>,
         user: Option<&str>,
+        peer: Option<SocketAddr>,
     ) -> Result<Caller, Refusal> {
+        let found = self.identify(credential, user).await;
+        match found {
+            Ok((who, by)) => {
+                let caller = Caller { who, by, peer };
+                self.audit.record(&Event::Admitted { caller: &caller });
+                Ok(caller)
+            }
+            Err(refusal) => {
+                self.audit.record(&Event::Stranger { peer, refusal: &refusal });
+                Err(refusal)
+            }
+        }
+    }
+
+    async fn identify(
+        &self,
+        credential: Option<&str>,
+        user: Option<&str>,
+    ) -> Result<(Identity, Voucher), Refusal> {
         let rules = self.live();
-        let (who, key) = rules
-            .auth
-            .authenticate(credential, user)
-            .map_err(|error| Refusal::Unauthenticated(error.to_string()))?;
+        let found = rules.auth.authenticate(credential, user);
+        let (who, key) = found.map_err(|error| Refusal::Unauthenticated(error.to_string()))?;
         let by = key.map_or(Voucher::Anonymous, |key| Voucher::Key(key.id.clone(), key.sha256));
-        Ok(Caller { who, by })
+        Ok((who, by))
     }
 }

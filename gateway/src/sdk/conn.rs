@@ -18,6 +18,7 @@ use jetway_wire::{
 
 use crate::{
     app::Core,
+    audit::Event,
     metrics,
     net::{
         self,
@@ -84,7 +85,7 @@ where
     let since = Instant::now();
     let (read, write) = stream.into_split();
     let writer = Arc::new(Writer::new(write, core.live().limits.stalled_write_timeout));
-    let face = Face { core, stack, writer, client: None };
+    let face = Face { core, stack, writer, peer, client: None };
     let mut conn = Conn { read, decoder: Decoder::new(PREAUTH), drip: None, face };
     let end = conn.run().await;
     metrics::disconnected(LISTENER, end.label());
@@ -225,6 +226,7 @@ struct Face<S> {
     core: Arc<Core>,
     stack: S,
     writer: Arc<Writer>,
+    peer: SocketAddr,
     /// Once it is known who it is.
     client: Option<Arc<Client>>,
 }
@@ -292,7 +294,7 @@ where
             return Err(Refusal::Unauthenticated("call `connect` first".into()));
         }
         let token = hello.params.filter(|_| is_connect).and_then(|p| p.get("token")).and_then(Value::as_str);
-        let caller = self.core.authenticate(token.as_deref(), None).await?;
+        let caller = self.core.authenticate(token.as_deref(), None, Some(self.peer)).await?;
         let params = hello.params.filter(|_| is_connect).map_or(&b"{}"[..], Value::text);
         let client = Client::new(caller, params.into(), self.writer.clone(), self.core.clone());
         let answer = client.introduce().await.inspect_err(|_| client.close())?;
@@ -312,6 +314,8 @@ where
         let Some(method) = catalogue::lookup(method) else {
             let refusal = Refusal::MethodNotAllowed { method: method.to_string(), denied: None };
             metrics::refused(rescue::name(&refusal));
+            let denied = Event::Refused { caller: client.caller(), method, session: None, refusal: &refusal };
+            self.core.audit.record(&denied);
             self.refuse(&refusal, Some(id));
             return Ok(());
         };

@@ -9,6 +9,7 @@ use jetway_wire::{Value, catalogue::Scope};
 
 use super::{Call, Limit, RETRY_AFTER, Refusal, Target, wish};
 use crate::{
+    audit::Event,
     directory::{ClaimError, Entry, Key, List, MAX_PAGE, MoveError, Resolution, Status, StoreError, UnixMs},
     sessions::{
         leg::Leg,
@@ -97,6 +98,15 @@ async fn claim(
         }
         if !wish.members.is_empty() {
             core.directory.set_members(&key, &wish.members, now).await.map_err(changed)?;
+            for member in &wish.members {
+                let role = Some(member.role.as_str());
+                core.audit.record(&Event::Shared {
+                    owner: &key.owner,
+                    session: &key.id,
+                    user: &member.user,
+                    role,
+                });
+            }
             entry.members = wish.members;
             entry.members.retain(|m| m.user != key.owner.user);
         }

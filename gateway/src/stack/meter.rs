@@ -1,7 +1,9 @@
-//! Counts calls by outcome, and times what Jetway adds to each.
+//! Counts calls by outcome, times what Jetway adds to each, and has denials written down.
 
 use std::{
+    borrow::Cow,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
     time::Instant,
 };
@@ -10,7 +12,7 @@ use pin_project_lite::pin_project;
 use tower::Service;
 
 use super::{Accepted, Call, Refusal};
-use crate::{metrics, rescue};
+use crate::{audit::Event, metrics, rescue, sessions::client::Client};
 
 #[derive(Debug, Clone)]
 pub(super) struct Meter<S> {
@@ -33,14 +35,15 @@ impl<S: Service<Call, Response = Accepted, Error = Refusal>> Service<Call> for M
     }
 
     fn call(&mut self, call: Call) -> Self::Future {
-        Metered { since: Instant::now(), inner: self.inner.call(call) }
+        let seen = Seen::of(&call);
+        Metered { seen: Some(seen), inner: self.inner.call(call) }
     }
 }
 
 pin_project! {
     /// A call on its way to a CLI server.
     pub(super) struct Metered<F> {
-        since: Instant,
+        seen: Option<Seen>,
         #[pin]
         inner: F,
     }
@@ -52,22 +55,49 @@ impl<F: Future<Output = Result<Accepted, Refusal>>> Future for Metered<F> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let outcome = ready!(this.inner.poll(cx));
+        let seen = this.seen.take().expect("polled after it was ready");
         Poll::Ready(match outcome {
-            Ok(Accepted::Later(later)) => {
-                let since = *this.since;
-                Ok(Accepted::Later(later.inspect(move |outcome| note(since, outcome))))
-            }
+            Ok(Accepted::Later(later)) => Ok(Accepted::Later(later.inspect(|outcome| seen.note(outcome)))),
             outcome => {
-                note(*this.since, &outcome);
+                seen.note(&outcome);
                 outcome
             }
         })
     }
 }
 
-fn note(since: Instant, outcome: &Result<Accepted, Refusal>) {
-    match outcome {
-        Ok(_) => metrics::accepted(since.elapsed()),
-        Err(refusal) => metrics::refused(rescue::name(refusal)),
+/// What is known of a call when its outcome is.
+struct Seen {
+    since: Instant,
+    /// For the audit log, if there is one.
+    asked: Option<Box<Asked>>,
+}
+
+struct Asked {
+    client: Arc<Client>,
+    method: &'static str,
+    session: Option<String>,
+}
+
+impl Seen {
+    fn of(call: &Call) -> Self {
+        let asked = call.client.core().audit.is_on().then(|| {
+            let session = call.request.params().and_then(|p| p.get("sessionId"));
+            let session = session.and_then(|id| id.as_str()).map(Cow::into_owned);
+            Box::new(Asked { client: call.client.clone(), method: call.method.name, session })
+        });
+        Self { since: Instant::now(), asked }
+    }
+
+    fn note(self, outcome: &Result<Accepted, Refusal>) {
+        let refusal = match outcome {
+            Ok(_) => return metrics::accepted(self.since.elapsed()),
+            Err(refusal) => refusal,
+        };
+        metrics::refused(rescue::name(refusal));
+        if let Some(Asked { client, method, session }) = self.asked.as_deref() {
+            let (caller, session) = (client.caller(), session.as_deref());
+            client.core().audit.record(&Event::Refused { caller, method, session, refusal });
+        }
     }
 }
