@@ -77,6 +77,7 @@ fn describe() {
     describe_gauge!("jetway_backends", "CLI servers, by state");
     describe_gauge!("jetway_draining_sessions", "Sessions that are still on CLI servers that are drained");
     jetway_pool::describe();
+    jetway_lockd::describe();
 }
 
 /// Handles of what is counted for every message: looking one up by name costs as much as relaying.

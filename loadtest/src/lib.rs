@@ -3,4 +3,5 @@
 pub mod bench;
 pub mod faults;
 pub mod model;
+pub mod redis;
 pub mod stub;

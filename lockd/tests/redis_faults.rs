@@ -20,7 +20,7 @@ async fn holder_process() {
 async fn check_2_a_killed_holder_is_followed_within_its_ttl() {
     let redis = Redis::start(&[]);
     let lockd = redis.lockd(TTL, no_floors()).await;
-    let holder = Holder::start(redis.port, TTL);
+    let holder = Holder::start(redis.port(), TTL);
     let fence = Fence::from_u64(holder.expect("held").parse().unwrap());
     let next = waiter(&lockd, "shared");
     in_line(&lockd).await;
@@ -35,7 +35,7 @@ async fn check_2_a_killed_holder_is_followed_within_its_ttl() {
 async fn check_3_a_stopped_holder_sends_no_stale_frame() {
     let redis = Redis::start(&[]);
     let (lockd, durable) = (redis.lockd(TTL, no_floors()).await, Durable::default());
-    let holder = Holder::start(redis.port, TTL);
+    let holder = Holder::start(redis.port(), TTL);
     let fence = Fence::from_u64(holder.expect("held").parse().unwrap());
     holder.expect("frame");
     let next = waiter(&lockd, "shared");
@@ -81,7 +81,7 @@ async fn check_3_a_stopped_holder_sends_no_stale_frame() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn check_4_cut_off_a_lease_is_lost_before_another_has_it() {
     let redis = Redis::start(&[]);
-    let proxy = Proxy::start(redis.port).await;
+    let proxy = Proxy::start(redis.port()).await;
     let cut_off = Lockd::open(&common::locks(TTL), &settings(proxy.port), no_floors()).await.unwrap();
     let other = redis.lockd(TTL, no_floors()).await;
     let lease = cut_off.acquire(&key("shared"), &who("ada"), soon()).await.unwrap();
@@ -133,7 +133,7 @@ async fn check_10_a_dead_head_waiter_is_skipped() {
     let redis = Redis::start(&[]);
     let lockd = redis.lockd(TTL, no_floors()).await;
     let lease = lockd.acquire(&key("shared"), &who("ada"), soon()).await.unwrap();
-    let dead = Holder::start(redis.port, TTL);
+    let dead = Holder::start(redis.port(), TTL);
     dead.expect("waiting");
     tokio::time::timeout(Duration::from_secs(5), lease.wanted()).await.expect("it is in line");
     let next = waiter(&lockd, "shared");

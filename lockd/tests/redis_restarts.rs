@@ -179,7 +179,7 @@ impl Load {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn check_6_a_redis_restarted_from_its_file_is_soon_back() {
     let mut redis = Redis::start(&["--appendonly", "yes", "--appendfsync", "everysec"]);
-    let load = Load::start(&[redis.port; 3]).await;
+    let load = Load::start(&[redis.port(); 3]).await;
     let mut slowest = load.back().await;
     for _ in 0..3 {
         tokio::time::sleep(ms(500)).await;
@@ -200,9 +200,9 @@ async fn check_7_an_unsynced_replica_promoted() {
     let (mut turns, mut overlaps, mut stale) = (0, 0, 0);
     for _ in 0..runs {
         let (mut primary, replica) = (Redis::start(&[]), Redis::start(&[]));
-        let port = primary.port.to_string();
+        let port = primary.port().to_string();
         let _: String = replica.query(&["REPLICAOF", "127.0.0.1", &port]).await;
-        let proxy = Proxy::start(primary.port).await;
+        let proxy = Proxy::start(primary.port()).await;
         let load = Load::start(&[proxy.port; 3]).await;
         load.back().await;
         loop {
@@ -216,7 +216,7 @@ async fn check_7_an_unsynced_replica_promoted() {
         let _: String = replica.query(&["REPLICAOF", "NO", "ONE"]).await;
         tokio::time::sleep(ms(300)).await;
         primary.kill();
-        proxy.lead_to(replica.port);
+        proxy.lead_to(replica.port());
         load.back().await;
         tokio::time::sleep(ms(300)).await;
         let (t, o, s) = load.stop().await;
@@ -232,7 +232,7 @@ async fn check_7_an_unsynced_replica_promoted() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn check_14_expiries_that_jump_break_no_fence() {
     let redis = Redis::start(&[]);
-    let load = Load::start(&[redis.port; 3]).await;
+    let load = Load::start(&[redis.port(); 3]).await;
     load.back().await;
     for round in 0..10 {
         tokio::time::sleep(ms(60)).await;

@@ -1,6 +1,7 @@
 //! The admin port: metrics, health, what the gateway is doing, and its operation.
 
 mod guard;
+mod locks;
 mod servers;
 mod status;
 

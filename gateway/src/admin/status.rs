@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use jetway_config::{Identity, limits::STATUS_ROWS};
 use jetway_pool::{ServerId, ServerState, ServerStatus};
 
-use super::Shared;
+use super::{Shared, locks};
 use crate::{app::Core, metrics, sessions::registry::Glance};
 
 /// `GET /admin/v1/status?limit=N`.
@@ -41,6 +41,7 @@ fn of(core: &Core, limit: usize) -> Value {
         "servers": rows_of_servers(servers, &load, limit),
         "users": rows_of_users(users, limit, now),
         "sessions": rows_of_sessions(sessions, limit, now),
+        "locks": locks::rows(core, limit),
         "departed": departed(core, limit),
     })
 }

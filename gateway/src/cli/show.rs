@@ -31,6 +31,7 @@ pub(super) fn status(page: &Value) -> String {
     section(&mut out, &format!("servers ({})", states.join(", ")), servers(&page["servers"]));
     section(&mut out, "users", users(&page["users"]));
     section(&mut out, "sessions", sessions(&page["sessions"]));
+    section(&mut out, "shared sessions, whose turn it is and who waits", locks(&page["locks"]));
     section(&mut out, "servers that went, last first", departed(&page["departed"]));
     out.truncate(out.trim_end().len());
     out
@@ -119,6 +120,29 @@ fn sessions(rows: &Value) -> Table {
             turns.len().to_string(),
             oldest,
             time(&row["lastTurnSeconds"]),
+        ]);
+    }
+    table
+}
+
+fn locks(rows: &Value) -> Table {
+    let mut table = Table::new(&["session", "owner", "fence", "held", "turn of", "since", "waiting"]);
+    for row in list(rows) {
+        let waiting: Vec<_> = list(&row["waiting"]).iter().map(|person| text(&person["user"])).collect();
+        let (turn, elsewhere) = (&row["turn"], &row["elsewhere"]);
+        let holder = if elsewhere.is_object() {
+            format!("{} (another gateway)", text(&elsewhere["holder"]))
+        } else {
+            text(&turn["user"])
+        };
+        table.row(vec![
+            text(&row["session"]),
+            text(&row["owner"]),
+            text(&row["fence"]),
+            time(&row["heldSeconds"]),
+            holder,
+            time(&turn["seconds"]),
+            if waiting.is_empty() { "-".to_owned() } else { waiting.join(", ") },
         ]);
     }
     table

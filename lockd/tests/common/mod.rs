@@ -12,13 +12,10 @@ use jetway_config::{
 use jetway_lockd::{Fence, Floors, Key, Lockd};
 use std::{
     collections::HashMap,
-    net::{TcpListener, TcpStream},
-    path::PathBuf,
-    process::{Child, Command, Stdio},
+    ops::{Deref, DerefMut},
     sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
-use tempfile::TempDir;
 
 pub fn key(session: &str) -> Key {
     let owner = Identity { tenant: "acme".parse().unwrap(), user: "ada".parse().unwrap() };
@@ -68,59 +65,30 @@ impl Durable {
     }
 }
 
-/// A Redis server of the test's own, in a directory of its own.
-pub struct Redis {
-    child: Option<Child>,
-    pub port: u16,
-    dir: TempDir,
-    args: Vec<String>,
+/// A Redis server of the test's own, and what lockd's tests ask of it.
+pub struct Redis(jetway_loadtest::redis::Redis);
+
+impl Deref for Redis {
+    type Target = jetway_loadtest::redis::Redis;
+
+    fn deref(&self) -> &Self::Target {
+        &self.0
+    }
+}
+
+impl DerefMut for Redis {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        &mut self.0
+    }
 }
 
 impl Redis {
     pub fn start(args: &[&str]) -> Self {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let args = args.iter().map(|arg| (*arg).to_owned()).collect();
-        let mut redis = Self { child: None, port, dir: tempfile::tempdir().unwrap(), args };
-        redis.up();
-        redis
-    }
-
-    /// Starts it (again), with what is in its directory, and waits until it listens.
-    pub fn up(&mut self) {
-        let child = Command::new("/usr/bin/redis-server")
-            .args(["--port", &self.port.to_string(), "--bind", "127.0.0.1", "--save", ""])
-            .arg("--dir")
-            .arg(self.dir.path())
-            .args(&self.args)
-            .stdout(Stdio::null())
-            .spawn()
-            .expect("redis-server is installed");
-        self.child = Some(child);
-        eventually("redis listens", || TcpStream::connect(("127.0.0.1", self.port)).is_ok());
-    }
-
-    /// `kill -9`, by its id.
-    pub fn kill(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            child.kill().unwrap();
-            child.wait().unwrap();
-        }
-    }
-
-    pub fn pid(&self) -> i32 {
-        self.child.as_ref().unwrap().id() as i32
-    }
-
-    pub fn dir(&self) -> PathBuf {
-        self.dir.path().to_owned()
+        Self(jetway_loadtest::redis::Redis::start(args))
     }
 
     pub fn settings(&self) -> stores::Redis {
-        settings(self.port)
-    }
-
-    pub fn url(&self) -> String {
-        format!("redis://127.0.0.1:{}", self.port)
+        settings(self.port())
     }
 
     pub async fn lockd(&self, ttl: Duration, floors: Floors) -> Lockd {
@@ -155,12 +123,6 @@ impl Redis {
             assert!(Instant::now() < deadline, "quarantine does not end");
             tokio::time::sleep(ms(20)).await;
         }
-    }
-}
-
-impl Drop for Redis {
-    fn drop(&mut self) {
-        self.kill();
     }
 }
 
