@@ -21,6 +21,9 @@ choice! {
     }
 }
 
+/// Networks come back within it, and applications restart.
+const KEEP_TURNS: Duration = Duration::from_secs(300);
+
 /// `[pool]`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Pool {
@@ -28,6 +31,8 @@ pub struct Pool {
     pub mode: PoolMode,
     /// Live sessions per CLI server; the least recently used idle one makes room.
     pub max_active_sessions: usize,
+    /// How long a turn runs on whose client has vanished; 0 ends it at once, as a CLI server by itself does.
+    pub keep_turns: Duration,
     /// How CLI processes are started and kept, in per-user mode.
     pub process: Process,
     /// The CLI servers that run already; not empty in fleet mode.
@@ -43,6 +48,7 @@ impl Pool {
         let pool = Self {
             mode: s.get("mode", PoolMode::PerUser),
             max_active_sessions: s.get_in("max_active_sessions", 50, 1..=100_000),
+            keep_turns: s.get_in("keep_turns", KEEP_TURNS, Duration::ZERO..=Duration::from_secs(86_400)),
             process: s.section("process", Process::read),
             fleet: s.sections("fleet", Backend::read).into_iter().flatten().collect(),
             recycle: s.section("recycle", Recycle::read),

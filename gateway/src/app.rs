@@ -29,6 +29,7 @@ use crate::{
     sdk,
     sessions::{
         idle::{self, Clients},
+        kept::Kept,
         lease, leaving,
         registry::{Registry, Session},
         scribe::Scribe,
@@ -58,6 +59,8 @@ pub(crate) struct Core {
     pub(crate) turns: Turns,
     pub(crate) scribe: Arc<Scribe>,
     pub(crate) clients: Clients,
+    /// Turns whose client has vanished.
+    pub(crate) kept: Kept,
     /// Connections on all listeners.
     pub(crate) connections: Arc<Count>,
     /// Calls that wait for their CLI server.
@@ -199,6 +202,7 @@ impl App {
             turns,
             scribe,
             clients: Clients::default(),
+            kept: Kept::default(),
             connections: Arc::default(),
             placing: Arc::default(),
             audit,

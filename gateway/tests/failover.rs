@@ -111,7 +111,7 @@ async fn check_37_a_leg_breaks_in_mid_frame() {
 #[tokio::test]
 async fn a_client_that_leaves_aborts_its_turn() {
     let stub = stub(1);
-    let jetway = Program::start(&common::fleet(stub.addrs(), ""));
+    let jetway = Program::start(&common::fleet(stub.addrs(), "pool.keep_turns = \"0s\""));
     let mut stays = Client::hello(jetway.sdk, "alice").await;
     let mut leaves = Client::hello(jetway.sdk, "alice").await;
     leaves.create("own").await;

@@ -159,7 +159,8 @@ async fn narrow(sdk: SocketAddr) -> tokio::net::TcpStream {
 async fn check_20_clients_that_never_read() {
     let (stall, watched) = if long() { (30, 60) } else { (4, 8) };
     let stub = stub(1);
-    let limits = format!("limits = {{ stalled_write_timeout = \"{stall}s\" }}");
+    // Its turn would go on, and the server's connection with it.
+    let limits = format!("pool.keep_turns = \"0s\"\nlimits = {{ stalled_write_timeout = \"{stall}s\" }}");
     let jetway = Program::start(&common::fleet(stub.addrs(), &limits));
     let mut bystander = Client::hello(jetway.sdk, "bystander").await;
     let connections = stub.stats(0).connections;

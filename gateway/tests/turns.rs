@@ -114,3 +114,65 @@ async fn steering_joins_the_turn_that_runs() {
     let sent: Value = serde_json::from_str(&sent.params).unwrap();
     assert_eq!((&sent["mode"], &sent["prompt"]), (&json!("immediate"), &json!("mind this")));
 }
+
+/// Without a second attachment the CLI would stop the turn with its client.
+#[tokio::test]
+async fn a_turn_runs_on_without_its_client_and_the_next_one_takes_it_over() {
+    let (stub, gateway) = start_fleet(1, "").await;
+    let mut ada = Client::hello(gateway.sdk, "ada").await;
+    let tools = json!([{ "name": "mine", "description": "", "parameters": {} }]);
+    let params = json!({ "sessionId": "room", "model": "stub", "tools": tools, "hooks": true });
+    ada.call("session.create", params.clone()).await.unwrap();
+    ada.prompt(
+        "room",
+        "[[say before]] [[delay 1000]] [[say meanwhile]] [[hook]] [[tool mine]] [[say after]]",
+    )
+    .await
+    .unwrap();
+    ada.find(0, |m| is_event(m, "room", "assistant.message_delta")).await;
+    drop(ada);
+    let mut back = Client::hello(gateway.sdk, "ada").await;
+    back.call("session.resume", params).await.unwrap();
+    let hook = back.find(0, |m| m["method"] == "hooks.invoke").await["id"].clone();
+    let said: String = back
+        .events("room", "assistant.message_delta")
+        .iter()
+        .map(|e| e["data"]["deltaContent"].as_str().unwrap())
+        .collect();
+    assert!(said.contains("meanwhile"), "{said}");
+    back.send(&json!({ "jsonrpc": "2.0", "id": hook, "result": {} })).await;
+    let asked = back.find(0, |m| is_event(m, "room", "external_tool.requested")).await;
+    let request = asked["params"]["event"]["data"]["requestId"].clone();
+    let answer = json!({ "sessionId": "room", "requestId": request, "result": "done" });
+    back.call("session.tools.handlePendingToolCall", answer).await.unwrap();
+    back.find(0, |m| is_event(m, "room", "session.idle")).await;
+    let findings = stub.ledger().findings();
+    assert!(findings.is_clean(), "{findings:?}");
+    assert_eq!(back.turn("room", "and on").await, "You said: and on");
+}
+
+/// Whoever's turn it is has the first say; when that one is silent, anybody.
+#[tokio::test]
+async fn requests_come_to_the_turns_own_user_first() {
+    let (_stub, gateway) = start_fleet(1, "").await;
+    let mut people = room(&gateway, "wait", &["ada", "bob"]).await;
+    let is_asked = |m: &Value| is_event(m, "room", "permission.requested");
+    people[0].prompt("room", "[[permission]]").await.unwrap();
+    let asked = people[0].find(0, is_asked).await["params"]["event"]["data"]["requestId"].clone();
+    people[1].call("ping", json!({})).await.unwrap();
+    assert!(people[1].events("room", "permission.requested").is_empty());
+    let answer =
+        |id: &Value| json!({ "sessionId": "room", "requestId": id, "result": { "kind": "approve-once" } });
+    let method = "session.permissions.handlePendingPermissionRequest";
+    people[0].call(method, answer(&asked)).await.unwrap();
+    // The others see what was asked before they see that it was answered.
+    people[1].find(0, |m| is_event(m, "room", "permission.completed")).await;
+    assert_eq!(people[1].events("room", "permission.requested").len(), 1);
+
+    people[0].find(0, |m| is_event(m, "room", "session.idle")).await;
+    let from = people[1].seen.len();
+    people[0].prompt("room", "[[permission]]").await.unwrap();
+    let asked = people[1].find(from, is_asked).await["params"]["event"]["data"]["requestId"].clone();
+    people[1].call(method, answer(&asked)).await.unwrap();
+    people[0].find(from, |m| is_event(m, "room", "permission.completed")).await;
+}

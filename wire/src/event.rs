@@ -47,6 +47,10 @@ pub enum Turn {
     Failed,
     /// The first bytes of an answer.
     Delta,
+    /// The session asks its people something; `data.requestId` names it.
+    Asked,
+    /// That has been answered.
+    Answered,
     /// Anything else.
     Other,
 }
@@ -62,6 +66,9 @@ fn turn_of_type(kind: &[u8]) -> Turn {
         b"session.idle" => Turn::Idle,
         b"session.error" => Turn::Failed,
         b"assistant.message_delta" => Turn::Delta,
+        b"command.execute" => Turn::Asked,
+        kind if kind.ends_with(b".requested") => Turn::Asked,
+        kind if kind.ends_with(b".completed") && !kind.starts_with(b"subagent.") => Turn::Answered,
         _ => Turn::Other,
     }
 }
@@ -73,7 +80,9 @@ mod tests {
 
     #[test]
     fn a_peek_sees_what_a_reading_sees() {
-        for kind in ["session.idle", "session.error", "assistant.message_delta", "tool.x"] {
+        for kind in
+            ["session.idle", "session.error", "assistant.message_delta", "permission.requested", "tool.x"]
+        {
             let body = format!(
                 r#"{{"jsonrpc":"2.0","method":"session.event","params":{{"sessionId":"a-1","event":{{"type":"{kind}","data":{{}}}}}}}}"#
             );

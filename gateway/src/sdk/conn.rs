@@ -140,7 +140,8 @@ where
     async fn finish(self, end: &End) {
         match &self.face.client {
             Some(client) if matches!(end, End::Draining) => client.cut_off(),
-            Some(client) => client.close(),
+            Some(client) if matches!(end, End::Farewell) => client.close(),
+            Some(client) => client.vanish(),
             None => {}
         }
         let _ = self.face.writer.drained().await;

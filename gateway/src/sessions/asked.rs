@@ -22,6 +22,8 @@ pub(crate) struct Question {
     pub(crate) leg: Arc<Leg>,
     /// The server's own id for it.
     pub(crate) id: Id,
+    /// The whole message, for a client that takes over.
+    pub(crate) body: Box<[u8]>,
 }
 
 impl Asked {
@@ -43,6 +45,11 @@ impl Asked {
     /// How many of that leg wait.
     pub(crate) fn of(&self, leg: &Arc<Leg>) -> usize {
         self.open.values().filter(|q| Arc::ptr_eq(&q.leg, leg)).count()
+    }
+
+    /// Takes what that leg asked.
+    pub(crate) fn take_of(&mut self, leg: &Arc<Leg>) -> Vec<Question> {
+        self.open.extract_if(.., |_, q| Arc::ptr_eq(&q.leg, leg)).map(|(_, q)| q).collect()
     }
 
     /// How many wait.

@@ -20,7 +20,7 @@ use jetway_wire::{Envelope, Id};
 
 use super::{
     asked::{Asked, Question},
-    idle,
+    idle, kept,
     leg::Leg,
     pending::{Answer, Waiting},
     registry::{Registry, Session},
@@ -63,6 +63,8 @@ pub(crate) struct Client {
     /// When it was last heard of, or its CLI server last spoke to it.
     used: Mutex<Instant>,
     gone: AtomicBool,
+    /// What was to be sent since.
+    missed: Mutex<Vec<u8>>,
     revoked: AtomicBool,
 }
 
@@ -98,6 +100,7 @@ impl Client {
             told: Mutex::default(),
             used: Mutex::new(Instant::now()),
             gone: AtomicBool::new(false),
+            missed: Mutex::default(),
             revoked: AtomicBool::new(false),
         });
         client.core.clients.add(&client);
@@ -196,6 +199,13 @@ impl Client {
 
     /// Sends whole frames to the client.
     pub(crate) fn send(&self, frames: &[u8]) -> Backlog {
+        if self.is_gone() {
+            let mut missed = lock(&self.missed);
+            if missed.len() + frames.len() <= kept::MISSED_BYTES {
+                missed.extend_from_slice(frames);
+            }
+            return Backlog::None;
+        }
         self.writer.send(frames)
     }
 
@@ -242,7 +252,7 @@ impl Client {
     pub(crate) fn standing_leg(&self, session: Option<&Session>) -> Option<Arc<Leg>> {
         match session {
             Some(session) if self.dormant(&session.key.id).is_some() => None,
-            Some(session) => self.leg(&session.server()),
+            Some(session) => self.leg_to(session),
             None => self.home_leg(),
         }
     }
@@ -354,10 +364,10 @@ impl Client {
     /// The leg to the server on which a session lives; home, if that server is no more.
     pub(crate) async fn leg_of(self: &Arc<Self>, session: &Session) -> Result<Arc<Leg>, Refusal> {
         revival::revive(self, &session.key.id).await?;
-        let server = session.server();
-        if let Some(leg) = self.leg(&server) {
+        if let Some(leg) = self.leg_to(session) {
             return Ok(leg);
         }
+        let server = session.server();
         match self.core.pool.attach(&server) {
             Ok(server) => self.open(server).await.map(|(leg, _)| leg),
             // Another's process may have to be started first.
@@ -371,6 +381,16 @@ impl Client {
 
     fn leg(&self, server: &ServerId) -> Option<Arc<Leg>> {
         lock(&self.legs).all.iter().find(|l| l.server().id() == server && !l.is_closed()).cloned()
+    }
+
+    /// The leg for calls to a session: the one on which it is attached, else any to its server.
+    fn leg_to(&self, session: &Session) -> Option<Arc<Leg>> {
+        let server = session.server();
+        let legs = lock(&self.legs);
+        let mut there = legs.all.iter().filter(|l| *l.server().id() == server && !l.is_closed());
+        let first = there.next()?;
+        // There are two only when one was taken over.
+        Some(there.find(|leg| leg.has(session)).unwrap_or(first).clone())
     }
 
     async fn open(self: &Arc<Self>, server: jetway_pool::Attachment) -> Result<(Arc<Leg>, Answer), Refusal> {
@@ -423,6 +443,43 @@ impl Client {
         for (_, routes) in self.end() {
             routes.iter().for_each(|r| r.session.detach(Outcome::Aborted));
         }
+    }
+
+    /// The client's socket has ended without a word. Turns of its own run on for a while.
+    pub(crate) fn vanish(self: &Arc<Self>) {
+        let keep = !self.core.config.pool.keep_turns.is_zero() && !self.core.drain.closing().is_cancelled();
+        if !keep || !lock(&self.legs).all.iter().any(|leg| leg.runs_turns()) {
+            return self.close();
+        }
+        self.gone.store(true, Ordering::Release);
+        self.core.clients.remove(self);
+        self.waiting.leave();
+        for leg in std::mem::take(&mut *lock(&self.legs)).all {
+            if leg.runs_turns() {
+                self.core.kept.keep(self, leg);
+            } else {
+                lock(&self.asked).forget(&leg);
+                leg.close().1.iter().for_each(|r| r.session.detach(Outcome::Aborted));
+            }
+        }
+    }
+
+    /// Goes on with a session of this user's whose client has vanished in the middle of a turn, if there is one.
+    pub(crate) fn take_over(self: &Arc<Self>, session: &Session) {
+        if let Some(leg) = self.core.kept.take(self.who(), session) {
+            leg.bequeath(self.clone());
+            lock(&self.legs).all.push(leg);
+        }
+    }
+
+    /// What was to be sent since it is gone.
+    pub(crate) fn missed(&self) -> Vec<u8> {
+        std::mem::take(&mut *lock(&self.missed))
+    }
+
+    /// Gives up what that leg asked it.
+    pub(crate) fn questions_of(&self, leg: &Arc<Leg>) -> Vec<Question> {
+        lock(&self.asked).take_of(leg)
     }
 
     /// Jetway stops before the client does: it hears of what still runs.

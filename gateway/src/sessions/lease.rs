@@ -42,6 +42,11 @@ impl Lease {
         Self { turn, _ended: ended }
     }
 
+    /// Whose turn it is.
+    pub(crate) fn who(&self) -> jetway_config::UserId {
+        self.turn.who()
+    }
+
     /// Whether what belongs to the turn may still go to a CLI server.
     pub(crate) fn is_live(&self, now: Instant) -> bool {
         self.turn.is_live(now)

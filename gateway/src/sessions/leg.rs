@@ -4,18 +4,21 @@ use std::{
     collections::HashMap,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
 
-use tokio::{sync::oneshot, time::timeout};
+use tokio::{
+    sync::{Notify, oneshot},
+    time::timeout,
+};
 use tracing::warn;
 
 use jetway_config::SessionId;
 use jetway_pool::{Attachment, Server, ServerId};
 use jetway_wire::{
-    Envelope, Id, Value, catalogue,
+    Envelope, Id, Kind, Value, catalogue,
     envelope::{self, Request},
     event::Turn,
     json,
@@ -23,6 +26,7 @@ use jetway_wire::{
 
 use super::{
     client::Client,
+    kept,
     pending::{Answer, Origin, Pending, Then, Waiting},
     registry::Session,
     relay,
@@ -53,6 +57,19 @@ pub(crate) struct Leg {
     pending: Mutex<Pending>,
     /// The sessions that the client has attached here: whose events it may see.
     routes: Mutex<HashMap<SessionId, Route, ahash::RandomState>>,
+    /// Another client takes it over.
+    heir: Notify,
+    /// What that one is to see once it has resumed a session; boxed, for it hardly ever happens.
+    inheritance: Mutex<Option<Box<Inheritance>>>,
+    inherited: AtomicBool,
+}
+
+/// What a client that takes a leg over comes into.
+enum Inheritance {
+    /// Nothing yet: the relay hands it over between two reads, so that nothing is lost or doubled.
+    Of(Arc<Client>),
+    /// Frames that wait for the reply to its `session.resume`.
+    Frames(Vec<u8>),
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -81,6 +98,9 @@ impl Leg {
             writer: Writer::new(write, core.live().limits.stalled_write_timeout),
             pending: Mutex::default(),
             routes: Mutex::default(),
+            heir: Notify::new(),
+            inheritance: Mutex::default(),
+            inherited: AtomicBool::new(false),
         });
         relay::spawn(leg.clone(), client.clone(), read);
         let answer = leg.introduce(client).await.map_err(|_| unreachable())?;
@@ -241,7 +261,12 @@ impl Leg {
     /// Lets a session's events through. Returns whether they were not let through before.
     pub(crate) fn route(&self, route: Route) -> bool {
         let session = route.session.clone();
-        let new = lock(&self.routes).insert(route.id().clone(), route).is_none();
+        let before = lock(&self.routes).insert(route.id().clone(), route.clone());
+        // What is open stays open.
+        if let Some(before) = &before {
+            before.requests(|old| route.requests(|new| std::mem::swap(old, new)));
+        }
+        let new = before.is_none();
         if new {
             session.attach();
             metrics::sessions_attached(1);
@@ -270,6 +295,86 @@ impl Leg {
     pub(crate) fn remember(&self, id: &SessionId, method: &'static str, params: &[u8]) {
         if let Some(route) = lock(&self.routes).get(id) {
             route.remember(method, params);
+        }
+    }
+
+    /// The session of that name that is attached here.
+    pub(crate) fn route_to(&self, id: &str) -> Option<Route> {
+        lock(&self.routes).get(id).cloned()
+    }
+
+    /// The sessions with a turn that would go with this leg.
+    pub(crate) fn running(&self) -> Vec<Arc<Session>> {
+        let routes = lock(&self.routes);
+        routes.values().map(|r| &r.session).filter(|s| s.runs_on(self.id)).cloned().collect()
+    }
+
+    /// Whether a turn runs that would go with it.
+    pub(crate) fn runs_turns(&self) -> bool {
+        !self.is_closed() && lock(&self.routes).values().any(|route| route.session.runs_on(self.id))
+    }
+
+    /// Its client is gone: nobody waits for replies any more.
+    pub(crate) fn orphan(&self) {
+        lock(&self.pending).orphan();
+        self.inherited.store(false, Ordering::Release);
+    }
+
+    /// Gives it to another client, from the relay's next look on.
+    pub(crate) fn bequeath(&self, heir: Arc<Client>) {
+        *lock(&self.inheritance) = Some(Box::new(Inheritance::Of(heir)));
+        self.inherited.store(true, Ordering::Release);
+        self.heir.notify_one();
+    }
+
+    /// Whether another client has taken it.
+    pub(crate) fn was_inherited(&self) -> bool {
+        self.inherited.load(Ordering::Acquire)
+    }
+
+    /// Waits until another client takes it.
+    pub(crate) async fn bequeathed(&self) {
+        self.heir.notified().await;
+    }
+
+    /// Hands what `old` missed, and what it was asked and has not answered, to the client that takes over.
+    pub(crate) fn hand_over(self: &Arc<Self>, old: &Client) -> Option<Arc<Client>> {
+        let heir = match lock(&self.inheritance).take().map(|i| *i) {
+            Some(Inheritance::Of(heir)) => heir,
+            _ => return None,
+        };
+        let mut frames = old.missed();
+        lock(&self.routes).values().for_each(|r| r.requests(|requests| requests.take_over(&mut frames)));
+        for question in old.questions_of(self) {
+            let (body, leg) = (question.body.clone(), question.leg.clone());
+            match (Envelope::trusted(&body), heir.ask(question)) {
+                (Ok(message), Some(seen)) => message.write_as(&seen, &mut frames),
+                (Ok(Envelope { kind: Kind::Request { id, .. }, .. }), None) => drop(leg.refuse(&id)),
+                _ => {}
+            }
+        }
+        *lock(&self.inheritance) = Some(Box::new(Inheritance::Frames(frames)));
+        Some(heir)
+    }
+
+    /// Keeps frames back until the client that took over has resumed. Gives them back if it has, or need not.
+    pub(crate) fn keep_back<'a>(&self, more: &'a [u8]) -> Option<&'a [u8]> {
+        match lock(&self.inheritance).as_deref_mut() {
+            Some(Inheritance::Frames(frames)) => {
+                if frames.len() + more.len() <= kept::MISSED_BYTES {
+                    frames.extend_from_slice(more);
+                }
+                None
+            }
+            _ => Some(more),
+        }
+    }
+
+    /// The client that took over has resumed, or cannot: what was kept back.
+    pub(crate) fn inheritance(&self) -> Vec<u8> {
+        match lock(&self.inheritance).take().map(|i| *i) {
+            Some(Inheritance::Frames(frames)) => frames,
+            _ => Vec::new(),
         }
     }
 

@@ -3,6 +3,7 @@
 pub(crate) mod asked;
 pub(crate) mod client;
 pub(crate) mod idle;
+pub(crate) mod kept;
 pub(crate) mod lease;
 pub(crate) mod leaving;
 pub(crate) mod leg;
@@ -10,6 +11,7 @@ pub(crate) mod listing;
 pub(crate) mod pending;
 pub(crate) mod registry;
 pub(crate) mod relay;
+pub(crate) mod requests;
 pub(crate) mod revival;
 pub(crate) mod scribe;
 pub(crate) mod turn;

@@ -210,6 +210,13 @@ impl Pending {
         self.closed
     }
 
+    /// Whoever asked is gone: the replies are for nobody.
+    pub(crate) fn orphan(&mut self) {
+        for (_, waiting) in &mut self.open {
+            waiting.origin = Origin::Jetway(oneshot::channel().0);
+        }
+    }
+
     /// Takes all that wait; later requests are given back.
     pub(crate) fn close(&mut self) -> impl Iterator<Item = Waiting> + use<> {
         self.closed = true;

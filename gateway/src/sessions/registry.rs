@@ -13,7 +13,7 @@ use std::{
 use tokio::time::Instant;
 use tracing::info;
 
-use jetway_config::{Identity, SessionId};
+use jetway_config::{Identity, SessionId, UserId};
 use jetway_lockd::Fence;
 use jetway_pool::ServerId;
 use jetway_wire::event::Turn;
@@ -220,6 +220,17 @@ impl Session {
         self.lock().turns.leased().is_some_and(|turn| !turn.lease.is_live(Instant::now()))
     }
 
+    /// Whose turn runs here, where that is known: in a shared session.
+    pub(crate) fn turn_of(&self) -> Option<UserId> {
+        self.lock().turns.leased().map(|turn| turn.lease.who())
+    }
+
+    /// Whether a turn runs that would go with that leg.
+    pub(crate) fn runs_on(&self, leg: LegId) -> bool {
+        let state = self.lock();
+        !state.turns.is_idle() && state.turns.leased().is_none_or(|turn| turn.leg == leg)
+    }
+
     /// The lease of the turn that runs was lost. Returns whether one did.
     pub(crate) fn lease_lost(&self) -> bool {
         let mut state = self.lock();
@@ -304,7 +315,7 @@ impl Session {
             }
             Turn::Failed => self.lock().turns.failed(),
             Turn::Idle => self.idle(leg),
-            Turn::Other => {}
+            Turn::Asked | Turn::Answered | Turn::Other => {}
         }
     }
 

@@ -22,6 +22,7 @@ use super::{
     listing,
     pending::{Origin, Then, Waiting},
     registry::Session,
+    requests,
     revival::{self, Route},
     turn::Outcome,
 };
@@ -49,40 +50,43 @@ enum Lost {
     Frame(#[from] FrameError),
     #[error("the CLI server sent what is no message: {0}")]
     Message(#[from] EnvelopeError),
-    /// Not the leg's fault: nobody is left to relay to.
-    #[error("the client is gone")]
-    Client,
 }
 
 /// Relays until the leg ends, then tells the client what that means.
 pub(crate) fn spawn(leg: Arc<Leg>, client: Arc<Client>, read: OwnedReadHalf) {
     let tracker = client.tracker().clone();
     tracker.spawn(async move {
-        let lost = run(&leg, &client, read).await;
+        let (lost, client) = run(&leg, client, read).await;
         settle(&leg, &client, &lost);
     });
 }
 
-async fn run(leg: &Arc<Leg>, client: &Arc<Client>, mut read: OwnedReadHalf) -> Lost {
-    let mut decoder = Decoder::new(from_cli(client));
+async fn run(leg: &Arc<Leg>, mut client: Arc<Client>, mut read: OwnedReadHalf) -> (Lost, Arc<Client>) {
+    let mut decoder = Decoder::new(from_cli(&client));
     loop {
-        let chunk = match chunk::read(&mut read).await {
-            Ok(chunk) if chunk.bytes().is_empty() => return Lost::Closed,
+        let chunk = tokio::select! {
+            // First: the reply to what the new client asks must not go to the old one.
+            biased;
+            () = leg.bequeathed() => {
+                client = leg.hand_over(&client).unwrap_or(client);
+                continue;
+            }
+            chunk = chunk::read(&mut read) => chunk,
+        };
+        let chunk = match chunk {
+            Ok(chunk) if chunk.bytes().is_empty() => return (Lost::Closed, client),
             Ok(chunk) => chunk,
-            Err(e) => return Lost::Read(e),
+            Err(e) => return (Lost::Read(e), client),
         };
         client.touch();
-        let relayed = relay(leg, client, &mut decoder, chunk.bytes());
+        let relayed = relay(leg, &client, &mut decoder, chunk.bytes());
         drop(chunk);
         match relayed {
             Ok(Backlog::None) => {}
-            // The client reads slowly: its own leg waits, and nobody else's.
-            Ok(Backlog::Some) => {
-                if client.drained().await.is_err() {
-                    return Lost::Client;
-                }
-            }
-            Err(lost) => return lost,
+            // The client reads slowly: its own leg waits, and nobody else's. One whose socket ends meanwhile has its
+            // leg closed, or kept for its turn, by whoever reads from that socket.
+            Ok(Backlog::Some) => drop(client.drained().await),
+            Err(lost) => return (lost, client),
         }
     }
 }
@@ -94,8 +98,11 @@ fn relay(leg: &Arc<Leg>, client: &Arc<Client>, decoder: &mut Decoder, bytes: &[u
     let outcome = loop {
         match batch.next() {
             Ok(Some(frame)) => {
-                if let Err(e) = on_frame(leg, client, frame, &mut out) {
-                    break Err(e.into());
+                let from = out.len();
+                match on_frame(leg, client, frame, &mut out) {
+                    Ok(On::Reply) => {}
+                    Ok(On::Message) => keep_back(leg, &mut out, from),
+                    Err(e) => break Err(e.into()),
                 }
             }
             Ok(None) => break Ok(()),
@@ -107,20 +114,35 @@ fn relay(leg: &Arc<Leg>, client: &Arc<Client>, decoder: &mut Decoder, bytes: &[u
     outcome.map(|()| backlog)
 }
 
+/// A client that has taken a leg over sees what is told there once it has resumed its session.
+fn keep_back(leg: &Leg, out: &mut Vec<u8>, from: usize) {
+    if leg.was_inherited() && leg.keep_back(&out[from..]).is_none() {
+        out.truncate(from);
+    }
+}
+
+/// What a frame was.
+enum On {
+    Reply,
+    Message,
+}
+
 fn on_frame(
     leg: &Arc<Leg>,
     client: &Arc<Client>,
     frame: Frame<'_>,
     out: &mut Vec<u8>,
-) -> Result<(), EnvelopeError> {
+) -> Result<On, EnvelopeError> {
     // Most frames are events; their first bytes tell all that is needed.
     if let Some(event) = event::peek(frame.body) {
-        if leg.follow(event.session, event.turn) || leg.exclusive() {
-            out.extend_from_slice(frame.raw);
-        } else {
+        if !leg.follow(event.session, event.turn) && !leg.exclusive() {
             metrics::filtered();
+        } else if matches!(event.turn, Turn::Asked | Turn::Answered) {
+            requests::on_event(leg, client, event, frame, out);
+        } else {
+            out.extend_from_slice(frame.raw);
         }
-        return Ok(());
+        return Ok(On::Message);
     }
     let message = Envelope::trusted(frame.body)?;
     match &message.kind {
@@ -135,18 +157,26 @@ fn on_frame(
             if !may_see(leg, client, method, *params) {
                 let _ = leg.refuse(id);
                 metrics::filtered();
-            } else if let Some(seen) = client.ask(Question { leg: leg.clone(), id: id.clone() }) {
-                message.write_as(&seen, out);
+            } else if let Some(seen) =
+                client.ask(Question { leg: leg.clone(), id: id.clone(), body: frame.body.into() })
+            {
+                // One who takes over is asked anew.
+                if !client.is_gone() {
+                    message.write_as(&seen, out);
+                }
             } else {
                 let _ = leg.refuse(id);
             }
         }
         Kind::Reply { id, outcome } => match leg.replied(id) {
-            Some(waiting) => on_reply(leg, client, waiting, &message, *outcome, out),
+            Some(waiting) => {
+                on_reply(leg, client, waiting, &message, *outcome, out);
+                return Ok(On::Reply);
+            }
             None => debug!(%id, "reply to nothing"),
         },
     }
-    Ok(())
+    Ok(On::Message)
 }
 
 /// Whether the client may see a message, by the session that it names; turns are followed on the way.
@@ -183,6 +213,7 @@ fn on_reply(
         Ok(result) => edited(leg, client, &waiting, result),
         Err(_) => None,
     };
+    let attached = matches!(waiting.then, Then::Attach(_)) && leg.was_inherited();
     match outcome {
         Ok(result) => waiting.then.done(result, leg, client),
         Err(_) => waiting.then.undo(leg, client),
@@ -195,6 +226,9 @@ fn on_reply(
         (Origin::Jetway(answer), None) => {
             let _ = answer.send(outcome.map(|v| v.text().into()).map_err(|v| v.text().into()));
         }
+    }
+    if attached {
+        out.extend_from_slice(&leg.inheritance());
     }
 }
 
@@ -228,10 +262,10 @@ fn settle(leg: &Arc<Leg>, client: &Arc<Client>, lost: &Lost) {
         Some(routes)
     };
     // Its state is in its user's home: a new process goes on with it.
-    let stays = client.core().exclusive() && !client.is_gone() && !matches!(lost, Lost::Client);
+    let stays = client.core().exclusive() && !client.is_gone();
     let routes = if stays { client.put_to_rest(close) } else { close() }.unwrap_or_default();
     client.leave(leg);
-    if client.is_gone() || matches!(lost, Lost::Client) {
+    if client.is_gone() {
         routes.iter().for_each(|r| r.session.detach(Outcome::Aborted));
         return;
     }

@@ -3,7 +3,7 @@
 //! The CLI keeps a session's history and little else: provider, tools, hooks and the like must be told again.
 //! So what told them is kept, in memory only, since it may hold keys.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::time::Instant;
 use tracing::{info, warn};
@@ -12,7 +12,7 @@ use jetway_config::SessionId;
 use jetway_pool::ServerId;
 use jetway_wire::{Value, json};
 
-use super::{client::Client, idle, leg::Leg, registry::Session, turn::Outcome};
+use super::{client::Client, idle, leg::Leg, registry::Session, requests::Requests, turn::Outcome};
 use crate::{
     metrics,
     stack::{Limit, RETRY_AFTER, Refusal},
@@ -55,28 +55,43 @@ pub(crate) struct Route {
     pub(crate) session: Arc<Session>,
     /// The params of the `session.create` or `session.resume` that attached it.
     params: Arc<[u8]>,
-    /// What was changed since.
-    told: Arc<Mutex<Vec<Told>>>,
+    /// What was changed since, and asked of its people.
+    since: Arc<Mutex<Since>>,
+}
+
+#[derive(Default)]
+struct Since {
+    told: Vec<Told>,
+    requests: Requests,
 }
 
 impl Route {
     pub(crate) fn new(session: Arc<Session>, params: &[u8]) -> Self {
-        Self { session, params: params.into(), told: Arc::default() }
+        Self { session, params: params.into(), since: Arc::default() }
     }
 
     pub(crate) fn id(&self) -> &SessionId {
         &self.session.key.id
     }
 
+    fn since(&self) -> MutexGuard<'_, Since> {
+        self.since.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Looks at what its people have not answered.
+    pub(crate) fn requests<T>(&self, look: impl FnOnce(&mut Requests) -> T) -> T {
+        look(&mut self.since().requests)
+    }
+
     /// Keeps a request in mind, if a new process would not know of it.
     pub(crate) fn remember(&self, method: &'static str, params: &[u8]) {
         if FORGOTTEN.contains(&method) {
-            note(&mut self.told.lock().unwrap_or_else(PoisonError::into_inner), method, params);
+            note(&mut self.since().told, method, params);
         }
     }
 
     fn told(&self) -> Vec<Told> {
-        self.told.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.since().told.clone()
     }
 
     /// Attaches the session again on a leg that has never had it.

@@ -7,7 +7,7 @@ use tracing::warn;
 use jetway_config::SessionId;
 use jetway_wire::{Value, catalogue::Scope};
 
-use super::{Call, Limit, RETRY_AFTER, Refusal, Target, wish};
+use super::{Call, Limit, RETRY_AFTER, Refusal, Target, Wish, wish};
 use crate::{
     audit::Event,
     directory::{ClaimError, Entry, Key, List, MAX_PAGE, MoveError, Resolution, Status, StoreError, UnixMs},
@@ -77,7 +77,7 @@ async fn claim(
     id: &SessionId,
 ) -> Result<(Arc<Session>, Option<Claimed>, bool), Refusal> {
     let core = call.client.core();
-    let wish = call.wish.clone().unwrap_or_default();
+    let wish = call.wish.clone().map_or_else(Wish::default, |wish| *wish);
     let key = Key { owner: call.client.who().clone(), id: id.clone() };
     let mut new = core.new_session(leg.place());
     new.ephemeral = wish.ephemeral;

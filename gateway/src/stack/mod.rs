@@ -37,7 +37,7 @@ pub(crate) struct Call {
     /// Who is to have the reply.
     pub(crate) origin: Origin,
     /// What a new session is to be; [`own`] takes it out of the request, unless it is given.
-    pub(crate) wish: Option<Wish>,
+    pub(crate) wish: Option<Box<Wish>>,
     /// Where it goes; [`own`] decides.
     pub(crate) target: Target,
     /// The right to the turn that it begins, where one is needed; [`lease`] waits for it.

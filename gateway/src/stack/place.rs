@@ -86,7 +86,12 @@ async fn find_and_forward(mut call: Call) -> Result<Accepted, Refusal> {
         }
         let leg = match &call.target {
             Target::Home => call.client.home().await?,
-            Target::Session(session) => call.client.leg_of(session).await?,
+            Target::Session(session) => {
+                if matches!(call.method.scope, Scope::Create | Scope::Resume) {
+                    call.client.take_over(session);
+                }
+                call.client.leg_of(session).await?
+            }
         };
         let then = match call.method.scope {
             Scope::Create | Scope::Resume => ahead::attach(&mut call, &leg).await?,
