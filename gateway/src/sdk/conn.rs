@@ -124,8 +124,9 @@ where
             biased;
             () = closing.cancelled() => Err(End::Draining),
             ended = async {
-                Box::pin(self.handshake()).await?;
-                self.converse().await
+                self.handshake().await?;
+                // Boxed: a stranger holds no space for what it may not do yet.
+                Box::pin(self.converse()).await
             } => ended,
         };
         match ended {
@@ -162,7 +163,7 @@ where
             };
             let chunk = chunk?;
             seen += chunk.bytes().len();
-            self.take(&chunk).await?;
+            Box::pin(self.take(&chunk)).await?;
         }
         Ok(())
     }
