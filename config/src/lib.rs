@@ -39,4 +39,4 @@ pub use limits::Limits;
 pub use live::{Fixed, Live, Reloaded};
 pub use secret::{Secret, SecretString};
 pub use sources::{Fingerprint, Sources};
-pub use units::{ByteSize, MemoryBudget};
+pub use units::{ByteSize, MemoryBudget, Share};

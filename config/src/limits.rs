@@ -69,6 +69,12 @@ pub struct Limits {
     pub max_sessions_per_connection: usize,
     /// Sessions that one user may own, those put to rest included: bounds the directory.
     pub max_sessions_per_user: usize,
+    /// Turns running at a time, of all tenants: what this gateway's CLI servers and models stand. More wait.
+    pub max_concurrent_turns: usize,
+    /// Turns of all tenants that wait for room: each holds its request.
+    pub max_waiting_turns: usize,
+    /// How long a turn may wait for room: whoever is there may well wait so long, and not much longer.
+    pub turn_wait: Duration,
     /// How long a connection may stay silent before it has authenticated.
     pub handshake_timeout: Duration,
     /// How long a frame or a request head may take without bringing 16 KiB more: slow drips hold a
@@ -89,6 +95,9 @@ impl Default for Limits {
             max_in_flight: 1024,
             max_sessions_per_connection: 256,
             max_sessions_per_user: 10_000,
+            max_concurrent_turns: 1000,
+            max_waiting_turns: 10_000,
+            turn_wait: Duration::from_secs(30),
             handshake_timeout: Duration::from_secs(5),
             partial_frame_timeout: Duration::from_secs(8),
             stalled_write_timeout: Duration::from_secs(30),
@@ -112,6 +121,9 @@ impl Limits {
                 1..=10_000,
             ),
             max_sessions_per_user: s.get_in("max_sessions_per_user", d.max_sessions_per_user, 1..=1_000_000),
+            max_concurrent_turns: s.get_in("max_concurrent_turns", d.max_concurrent_turns, 1..=1_000_000),
+            max_waiting_turns: s.get_in("max_waiting_turns", d.max_waiting_turns, 0..=1_000_000),
+            turn_wait: s.get_in("turn_wait", d.turn_wait, timeout.clone()),
             handshake_timeout: s.get_in("handshake_timeout", d.handshake_timeout, timeout.clone()),
             partial_frame_timeout: s.get_in(
                 "partial_frame_timeout",

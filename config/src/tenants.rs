@@ -7,6 +7,7 @@ use crate::{
     reader::Section,
     secret::{self, SecretString},
     setting::{Text, choice, quoted},
+    units::Share,
 };
 use std::{collections::BTreeMap, net::IpAddr};
 
@@ -29,10 +30,14 @@ pub struct Tenant {
     pub max_active_sessions: usize,
     /// Turns running at a time.
     pub max_concurrent_turns: usize,
+    /// Turns waiting for room at a time; 0 refuses what cannot begin at once.
+    pub max_waiting_turns: usize,
     /// CLI processes at a time, in per-user mode.
     pub max_processes: usize,
     /// Requests admitted per second.
     pub requests_per_second: u32,
+    /// How much of the tenant's turns and requests one user may have.
+    pub user_share: Share,
     /// Which methods may be called; see [`Live::full_surface`](crate::Live::full_surface).
     pub surface: Surface,
     /// The model provider of sessions that name none.
@@ -50,8 +55,10 @@ impl Default for Tenant {
         Self {
             max_active_sessions: 50,
             max_concurrent_turns: 20,
+            max_waiting_turns: 100,
             max_processes: 200,
             requests_per_second: 50,
+            user_share: Share::percent(80),
             surface: Surface::Auto,
             provider: None,
             allow_methods: Vec::new(),
@@ -66,8 +73,10 @@ impl Tenant {
         Self {
             max_active_sessions: s.get_in("max_active_sessions", base.max_active_sessions, 1..=1_000_000),
             max_concurrent_turns: s.get_in("max_concurrent_turns", base.max_concurrent_turns, 1..=1_000_000),
+            max_waiting_turns: s.get_in("max_waiting_turns", base.max_waiting_turns, 0..=1_000_000),
             max_processes: s.get_in("max_processes", base.max_processes, 1..=1_000_000),
             requests_per_second: s.get_in("requests_per_second", base.requests_per_second, 1..=1_000_000),
+            user_share: s.get("user_share", base.user_share),
             surface: s.get("surface", base.surface),
             // Inherited whole, so that one provider's key never goes to another's address.
             provider: s

@@ -142,6 +142,36 @@ impl Text for MemoryBudget {
     const REMEDY: &str = r#"write a share of the host's from "1%" to "100%", or a size such as "8GiB""#;
 }
 
+/// A part of something, in per cent, 1 to 100.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Share(u8);
+
+impl Share {
+    pub(crate) const fn percent(percent: u8) -> Self {
+        Self(percent)
+    }
+
+    /// So much of `whole`, rounded up: of one there is one.
+    pub fn of(self, whole: usize) -> usize {
+        (whole as u128 * u128::from(self.0)).div_ceil(100) as usize
+    }
+}
+
+impl Text for Share {
+    fn parse_text(text: &str) -> Result<Self, Problem> {
+        let percent = text.strip_suffix('%').filter(|p| p.bytes().all(|b| b.is_ascii_digit()));
+        let percent = percent.and_then(|p| p.parse().ok()).filter(|p| (1..=100).contains(p));
+        percent.map(Self).ok_or_else(|| Self::problem(&quoted(text)))
+    }
+
+    fn text(&self) -> String {
+        format!("{}%", self.0)
+    }
+
+    const WHAT: &str = "a share";
+    const REMEDY: &str = r#"write one from "1%" to "100%""#;
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -188,6 +218,16 @@ mod tests {
         }
         for text in ["", "8", "8 GiB", "8gib", "8GiBs", "8GiB1", "-1B", "99999999TiB", "1G"] {
             assert!(ByteSize::parse_text(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn shares() {
+        let of = |text: &str, whole| Share::parse_text(text).unwrap().of(whole);
+        assert_eq!((of("80%", 20), of("80%", 1), of("1%", 50), of("50%", 3)), (16, 1, 1, 2));
+        assert_eq!((of("100%", usize::MAX), of("80%", 0)), (usize::MAX, 0));
+        for text in ["0%", "101%", "%", "80", "8.5%", "-5%", "80%%"] {
+            assert!(Share::parse_text(text).is_err(), "{text}");
         }
     }
 

@@ -19,6 +19,7 @@ use jetway_wire::catalogue::Surface;
 
 use crate::{
     admin,
+    admission::Admission,
     audit::{Audit, Event},
     auth::{self, Rules},
     directory::{self, Directory, New, Place},
@@ -63,6 +64,7 @@ pub(crate) struct Core {
     pub(crate) kept: Kept,
     /// Connections on all listeners.
     pub(crate) connections: Arc<Count>,
+    pub(crate) admission: Arc<Admission>,
     /// Calls that wait for their CLI server.
     pub(crate) placing: Arc<Count>,
     pub(crate) audit: Audit,
@@ -204,6 +206,7 @@ impl App {
             clients: Clients::default(),
             kept: Kept::default(),
             connections: Arc::default(),
+            admission: Arc::default(),
             placing: Arc::default(),
             audit,
             drain: Drain::default(),

@@ -44,6 +44,11 @@ impl Drain {
         self.draining.is_cancelled()
     }
 
+    /// Waits for something, unless new work is not welcome, or is no more.
+    pub(crate) async fn unless_draining<F: Future>(&self, wait: F) -> Option<F::Output> {
+        self.draining.run_until_cancelled(wait).await
+    }
+
     /// When this is cancelled, connections send what waits for their client and close.
     pub(crate) fn closing(&self) -> &CancellationToken {
         &self.closing

@@ -1,6 +1,7 @@
 //! The Jetway gateway: what `main` wires together, and what tests run in-process.
 
 mod admin;
+mod admission;
 pub mod app;
 mod audit;
 mod auth;

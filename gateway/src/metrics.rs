@@ -10,7 +10,7 @@ use metrics::{
 };
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 
-use crate::sessions::turn::Ended;
+use crate::{rescue, sessions::turn::Ended, stack::Refusal};
 
 /// Upper bounds of every histogram's buckets, in seconds: from what Jetway adds to what a long turn takes.
 const BUCKETS: [f64; 19] = [
@@ -45,6 +45,13 @@ fn describe() {
     );
     describe_gauge!("jetway_sessions_attached", "Sessions attached to client connections");
     describe_gauge!("jetway_turns_running", "Turns that have begun and not ended");
+    describe_gauge!("jetway_turns_waiting", "Turns that wait for room");
+    describe_histogram!(
+        "jetway_turn_wait_seconds",
+        Unit::Seconds,
+        "How long turns waited for room that had to, by what came of it"
+    );
+    describe_counter!("jetway_refusals_total", "Requests that ran into a limit, by limit");
     describe_counter!("jetway_turns_total", "Turns that have ended, by outcome");
     describe_histogram!(
         "jetway_turn_seconds",
@@ -111,8 +118,23 @@ pub(crate) fn accepted(took: Duration) {
     HOT.added.record(took);
 }
 
-pub(crate) fn refused(outcome: &'static str) {
+pub(crate) fn refused(refusal: &Refusal) {
+    outcome(rescue::name(refusal));
+    if let Refusal::Overloaded(limit, _) = refusal {
+        counter!("jetway_refusals_total", "limit" => limit.as_str()).increment(1);
+    }
+}
+
+pub(crate) fn outcome(outcome: &'static str) {
     counter!("jetway_calls_total", "outcome" => outcome).increment(1);
+}
+
+pub(crate) fn turns_waiting(now: usize) {
+    gauge!("jetway_turns_waiting").set(now as f64);
+}
+
+pub(crate) fn turn_waited(outcome: &'static str, took: Duration) {
+    histogram!("jetway_turn_wait_seconds", "outcome" => outcome).record(took);
 }
 
 pub(crate) fn sessions_attached(change: i8) {

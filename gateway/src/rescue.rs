@@ -89,6 +89,8 @@ fn overloaded(limit: Limit) -> &'static str {
         Limit::SessionsPerConnection => "Too many sessions are attached to this connection",
         Limit::ServerStart => "The CLI server could not be started",
         Limit::Servers => "No CLI server has room",
+        Limit::WaitingTurns => "Too many turns wait already",
+        Limit::TurnWait => "There is no room for another turn in time",
         Limit::Directory => "The session directory does not answer",
         Limit::Locks => "The lock store does not answer",
         Limit::SessionsPerUser => "Too many sessions: delete some",

@@ -278,7 +278,7 @@ where
             Ok(Some(Err(error))) => self.write(|out| envelope::write_failure(out, id, &error)),
             Ok(None) => return false,
             Err(refusal) => {
-                metrics::refused(rescue::name(&refusal));
+                metrics::refused(&refusal);
                 self.refuse(&refusal, Some(id));
             }
         }
@@ -315,7 +315,7 @@ where
         let Some(request) = message.to_request() else { return Ok(()) };
         let Some(method) = catalogue::lookup(method) else {
             let refusal = Refusal::MethodNotAllowed { method: method.to_string(), denied: None };
-            metrics::refused(rescue::name(&refusal));
+            metrics::refused(&refusal);
             let denied = Event::Refused { caller: client.caller(), method, session: None, refusal: &refusal };
             self.core.audit.record(&denied);
             self.refuse(&refusal, Some(id));
@@ -330,6 +330,7 @@ where
             wish: None,
             target: Target::Home,
             lease: None,
+            permit: None,
         };
         let outcome = match poll_fn(|cx| self.stack.poll_ready(cx)).await {
             Ok(()) => self.stack.call(call).await,

@@ -70,7 +70,7 @@ async fn watch(core: Arc<Core>, session: Arc<Session>, authority: Authority, ove
 /// The turn is over for everyone here: its clients hear so, and it is stopped if nobody else can have begun one.
 async fn lost(core: &Arc<Core>, session: &Arc<Session>, cause: Cause, until: Instant) {
     warn!(session = %session.key, ?cause, "a lease was lost in the middle of a turn");
-    metrics::refused("lease_lost");
+    metrics::outcome("lease_lost");
     let mut stopped = false;
     for client in core.clients.all() {
         let Some(leg) = client.leg_with(session) else { continue };

@@ -20,6 +20,7 @@ use jetway_wire::event::Turn;
 
 use super::turn::{Ended, Leased, LegId, Outcome, TurnId, Turns};
 use crate::{
+    admission::Permit,
     directory::{Entry, Key, Member, Place, Role},
     metrics,
     stack::Busy,
@@ -49,6 +50,8 @@ struct State {
     /// Connections to the CLI server that are attached to it.
     attached: usize,
     turns: Turns,
+    /// Room for the turns that run; one for all, since the CLI works them off one after the other.
+    permit: Option<Arc<Permit>>,
     /// When its last turn ended.
     last_turn: Option<Instant>,
 }
@@ -120,6 +123,7 @@ impl Registry {
                 attached: 0,
                 turns: Turns::default(),
                 last_turn: None,
+                permit: None,
             };
             let (silent, counters) = (AtomicBool::new(false), self.counters.clone());
             Arc::new(Session { key: entry.key.clone(), state: Mutex::new(state), silent, counters })
@@ -272,11 +276,15 @@ impl Session {
         }
     }
 
-    /// A prompt is on its way; `None` when nobody is attached who would see the turn end.
-    pub(crate) fn begin_turn(&self, leased: Option<Leased>) -> Option<TurnId> {
+    /// A prompt is on its way, and has room until its session has nothing more to do; `None` when nobody is
+    /// attached who would see the turn end.
+    pub(crate) fn begin_turn(&self, leased: Option<Leased>, permit: Option<&Arc<Permit>>) -> Option<TurnId> {
         let mut state = self.lock();
         if state.attached == 0 {
             return None;
+        }
+        if state.permit.is_none() {
+            state.permit = permit.cloned();
         }
         let id = TurnId(self.counters.next_turn.fetch_add(1, Ordering::Relaxed) + 1);
         state.turns.begin(id, leased, Instant::now());
@@ -345,7 +353,15 @@ impl Session {
         !self.lock().turns.is_idle()
     }
 
+    /// The room of the turns that run, for one more prompt.
+    pub(crate) fn permit(&self) -> Option<Arc<Permit>> {
+        self.lock().permit.clone()
+    }
+
     fn report(&self, state: &mut State, ended: impl IntoIterator<Item = Ended>) {
+        if state.turns.is_idle() {
+            state.permit = None;
+        }
         for turn in ended {
             state.last_turn = Some(Instant::now());
             let running = self.counters.running_turns.fetch_sub(1, Ordering::Relaxed) - 1;

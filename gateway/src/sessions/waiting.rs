@@ -6,7 +6,7 @@ use tokio::sync::{OwnedMutexGuard, oneshot};
 
 use super::{client::Client, registry::Session};
 use crate::{
-    metrics, rescue,
+    metrics,
     stack::{
         Accepted, Limit, RETRY_AFTER, Refusal,
         later::{Later, settle},
@@ -33,7 +33,7 @@ impl Client {
             let settled = tokio::select! {
                 biased;
                 why = &mut place.end => why.ok().map(|why| {
-                    metrics::refused(rescue::name(&why));
+                    metrics::refused(&why);
                     Err(why)
                 }),
                 settled = settle(call) => Some(settled),

@@ -12,7 +12,7 @@ use pin_project_lite::pin_project;
 use tower::Service;
 
 use super::{Accepted, Call, Refusal};
-use crate::{audit::Event, metrics, rescue, sessions::client::Client};
+use crate::{audit::Event, metrics, sessions::client::Client};
 
 #[derive(Debug, Clone)]
 pub(super) struct Meter<S> {
@@ -94,7 +94,7 @@ impl Seen {
             Ok(_) => return metrics::accepted(self.since.elapsed()),
             Err(refusal) => refusal,
         };
-        metrics::refused(rescue::name(refusal));
+        metrics::refused(refusal);
         if let Some(Asked { client, method, session }) = self.asked.as_deref() {
             let (caller, session) = (client.caller(), session.as_deref());
             client.core().audit.record(&Event::Refused { caller, method, session, refusal });

@@ -14,6 +14,7 @@ mod own;
 mod place;
 mod reach;
 mod refusal;
+mod room;
 mod wish;
 
 use std::sync::Arc;
@@ -27,7 +28,10 @@ pub(crate) use self::{
     refusal::{Limit, RETRY_AFTER, Refusal},
     wish::{Busy, Wish},
 };
-use crate::sessions::{client::Client, leg::Leg, pending::Origin, registry::Session};
+use crate::{
+    admission::Permit,
+    sessions::{client::Client, leg::Leg, pending::Origin, registry::Session},
+};
 
 /// A known user's request of a known method.
 pub(crate) struct Call {
@@ -42,6 +46,8 @@ pub(crate) struct Call {
     pub(crate) target: Target,
     /// The right to the turn that it begins, where one is needed; [`lease`] waits for it.
     pub(crate) lease: Option<jetway_lockd::Turn>,
+    /// Room for the turn that it begins; [`room`] finds it.
+    pub(crate) permit: Option<Arc<Permit>>,
 }
 
 /// Where a call goes.
@@ -83,8 +89,10 @@ pub(crate) fn stack() -> impl Service<Call, Response = Accepted, Error = Refusal
         .layer_fn(reach::Reach::new)
         // Before whatever may put a prompt off, so that none overtakes another.
         .layer_fn(order::Order::new)
-        // Last of what may wait: whoever has the turn is not to wait for anything else.
+        // Before there is room for it: what has room does not wait for anybody's turn.
         .layer_fn(lease::Lease::new)
+        // Last of what may wait.
+        .layer_fn(room::HaveRoom::new)
         // Finds or starts the CLI server, and forwards.
         .service(place::Place)
 }

@@ -6,6 +6,7 @@ use std::{
 };
 
 use futures_util::future::{BoxFuture, Either, Ready, ready};
+use tokio::time::Instant;
 use tower::Service;
 
 use jetway_wire::{
@@ -170,6 +171,10 @@ fn prepare(call: &mut Call, leg: &Arc<Leg>) -> Result<Then, Refusal> {
 
 fn begin_turn(call: &mut Call, session: Arc<Session>, leg: &Leg) -> Result<Then, Refusal> {
     let core = call.client.core();
+    if call.lease.as_ref().is_some_and(|turn| !turn.is_live(Instant::now())) {
+        // It waited too long for something else.
+        return Err(Refusal::busy(None));
+    }
     let shared = call.lease.is_some();
     let who = &call.client.who().user;
     if shared {
@@ -177,7 +182,7 @@ fn begin_turn(call: &mut Call, session: Arc<Session>, leg: &Leg) -> Result<Then,
     }
     let leased = call.lease.take().map(|turn| Leased::new(Lease::watched(turn, core, &session), leg.id()));
     core.scribe.used(&session.key);
-    match session.begin_turn(leased) {
+    match session.begin_turn(leased, call.permit.as_ref()) {
         Some(turn) => Ok(Then::Turn { session, turn }),
         // Nobody here would see it end, so nobody would know when another may begin.
         None if shared => {

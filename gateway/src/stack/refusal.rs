@@ -21,6 +21,10 @@ pub(crate) enum Limit {
     ServerStart,
     /// All CLI servers are in use or down.
     Servers,
+    /// Turns of one tenant, or of one user, that wait for room.
+    WaitingTurns,
+    /// How long a turn may wait for room.
+    TurnWait,
     /// The session directory does not answer.
     Directory,
     /// The lock store does not answer.
@@ -36,6 +40,8 @@ impl Limit {
             Limit::SessionsPerConnection => "max_sessions_per_connection",
             Limit::ServerStart => "cli_server_start",
             Limit::Servers => "cli_servers",
+            Limit::WaitingTurns => "max_waiting_turns",
+            Limit::TurnWait => "turn_wait",
             Limit::Directory => "directory",
             Limit::Locks => "locks",
             Limit::SessionsPerUser => "max_sessions_per_user",

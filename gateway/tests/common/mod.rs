@@ -22,11 +22,18 @@ pub const PATIENCE: Duration = Duration::from_secs(10);
 /// Free ports, no HTTP, everything on loopback.
 const LISTEN: &str = "listen = { sdk = \"127.0.0.1:0\", http = \"off\", admin = \"127.0.0.1:0\" }\n";
 
+/// No limit in the way, for tests of something else.
+const ROOM: &str = "tenants.default = { max_concurrent_turns = 100000, requests_per_second = 1000000, user_share = \"100%\" }\n";
+
+fn room(more: &str) -> &'static str {
+    if more.contains("tenants.default") { "" } else { ROOM }
+}
+
 /// A configuration for servers that run already. `more` is added before the first table.
 pub fn fleet(servers: &[SocketAddr], more: &str) -> String {
     let health = "pool.health = { interval = \"1s\", timeout = \"1s\", cooldown = \"100ms\" }\n";
     let directory = if more.contains("directory") { String::new() } else { a_directory() };
-    let mut toml = format!("{LISTEN}{health}{directory}pool.mode = \"fleet\"\n{more}\n");
+    let mut toml = format!("{LISTEN}{health}{directory}{}pool.mode = \"fleet\"\n{more}\n", room(more));
     for server in servers {
         toml.push_str(&format!("[[pool.fleet]]\naddress = \"{server}\"\n"));
     }
@@ -47,7 +54,8 @@ fn a_directory() -> String {
 pub fn per_user(program: &std::path::Path, state_dir: &std::path::Path, more: &str) -> String {
     let (program, state_dir) = (program.display(), state_dir.display());
     format!(
-        "{LISTEN}pool.process = {{ command = [\"{program}\"], state_dir = \"{state_dir}\", sandbox = \"none\" }}\n{more}\n"
+        "{LISTEN}{}pool.process = {{ command = [\"{program}\"], state_dir = \"{state_dir}\", sandbox = \"none\" }}\n{more}\n",
+        room(more)
     )
 }
 
