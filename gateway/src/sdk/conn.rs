@@ -118,14 +118,14 @@ impl<S> Conn<S>
 where
     S: Service<Call, Response = Accepted, Error = Refusal>,
 {
+    /// What follows each other is boxed, so that an idle connection holds the space of its present only.
     async fn run(&mut self) -> End {
         let closing = self.face.core.drain.closing().clone();
         let ended = tokio::select! {
             biased;
             () = closing.cancelled() => Err(End::Draining),
             ended = async {
-                self.handshake().await?;
-                // Boxed: a stranger holds no space for what it may not do yet.
+                Box::pin(self.handshake()).await?;
                 Box::pin(self.converse()).await
             } => ended,
         };
@@ -145,7 +145,7 @@ where
             Some(client) => client.vanish(),
             None => {}
         }
-        let _ = self.face.writer.drained().await;
+        let _ = Box::pin(self.face.writer.drained()).await;
         self.face.writer.give_up();
     }
 
@@ -202,9 +202,9 @@ where
         drop(batch);
         self.decoder.set_caps(self.face.caps());
         self.watch(chunk.bytes().len());
-        // Whoever does not take its answers may not ask for more.
+        // Whoever does not take its answers may not ask for more. Boxed, since it is rare.
         if self.face.writer.backlog() == Backlog::Some {
-            self.face.writer.drained().await?;
+            Box::pin(self.face.writer.drained()).await?;
         }
         Ok(())
     }
@@ -257,9 +257,13 @@ where
             (Kind::Request { id, method, params }, None) => {
                 let hello = Hello { method, params: *params };
                 // Boxed: it happens once, and its space would be every connection's for ever.
-                if Box::pin(self.greet(id, &hello)).await { Ok(()) } else { self.request(&message).await }
+                if Box::pin(self.greet(id, &hello)).await {
+                    Ok(())
+                } else {
+                    Box::pin(self.request(&message)).await
+                }
             }
-            (Kind::Request { .. }, Some(_)) => self.request(&message).await,
+            (Kind::Request { .. }, Some(_)) => Box::pin(self.request(&message)).await,
             (Kind::Reply { id, .. }, Some(client)) => {
                 // A leg that is lost tells of itself.
                 let _ = client.answer(id, &message).await;
@@ -343,9 +347,8 @@ where
                 let refused = client.carry_on(later, move |outcome| tell(&writer, &to, &outcome));
                 tell(&self.writer, id, &refused.map(|()| Accepted::Forwarded));
             }
-            // Who makes a slow server work waits for it; boxed, since every connection would hold its space for
-            // ever. A leg that is lost tells of itself.
-            Ok(Accepted::Slowly(leg)) => drop(Box::pin(leg.drained()).await),
+            // Who makes a slow server work waits for it. A leg that is lost tells of itself.
+            Ok(Accepted::Slowly(leg)) => drop(leg.drained().await),
             outcome => {
                 tell(&self.writer, id, &outcome);
                 if matches!(outcome, Ok(Accepted::Farewell(_))) {
