@@ -94,6 +94,7 @@ impl Config {
                 Problem::new(what, "keep a key or [auth.jwt], or restart Jetway")
             },
         );
+        tenants.check(root, &limits);
         check_surfaces(root, &auth, &tenants, running.map_or(pool.mode, |running| running.pool.mode));
         let effective = Table::new();
         Self { listen, admin, auth, tenants, pool, locks, directory, redis, drain, log, limits, effective }

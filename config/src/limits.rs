@@ -148,7 +148,13 @@ impl Limits {
     }
 }
 
-fn bytes(s: &mut Section<'_>, key: &'static str, default: usize, range: RangeInclusive<usize>) -> usize {
+/// Reads a number of bytes.
+pub(crate) fn bytes(
+    s: &mut Section<'_>,
+    key: &'static str,
+    default: usize,
+    range: RangeInclusive<usize>,
+) -> usize {
     let size = |bytes: usize| ByteSize(bytes as u64);
     let bytes = s.get_in(key, size(default), size(*range.start())..=size(*range.end())).0;
     usize::try_from(bytes).unwrap_or(usize::MAX)

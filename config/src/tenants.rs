@@ -3,8 +3,9 @@
 use crate::{
     error::Problem,
     ids::TenantId,
+    limits::{Limits, bytes},
     net::{AddressRule, HttpUrl},
-    reader::Section,
+    reader::{self, Section},
     secret::{self, SecretString},
     setting::{Text, choice, quoted},
     units::Share,
@@ -34,9 +35,13 @@ pub struct Tenant {
     pub max_waiting_turns: usize,
     /// CLI processes at a time, in per-user mode.
     pub max_processes: usize,
-    /// Requests admitted per second.
+    /// Connections at a time.
+    pub max_connections: usize,
+    /// Bytes of large requests at a time that wait for something, and as many again of those on their way in.
+    pub max_bytes_in_flight: usize,
+    /// Requests admitted per second. Answers, aborts and good-byes do not count.
     pub requests_per_second: u32,
-    /// How much of the tenant's turns and requests one user may have.
+    /// How much of the tenant's connections, requests, bytes and turns one user may have.
     pub user_share: Share,
     /// Which methods may be called; see [`Live::full_surface`](crate::Live::full_surface).
     pub surface: Surface,
@@ -57,6 +62,8 @@ impl Default for Tenant {
             max_concurrent_turns: 20,
             max_waiting_turns: 100,
             max_processes: 200,
+            max_connections: 5000,
+            max_bytes_in_flight: 512 << 20,
             requests_per_second: 50,
             user_share: Share::percent(80),
             surface: Surface::Auto,
@@ -75,6 +82,8 @@ impl Tenant {
             max_concurrent_turns: s.get_in("max_concurrent_turns", base.max_concurrent_turns, 1..=1_000_000),
             max_waiting_turns: s.get_in("max_waiting_turns", base.max_waiting_turns, 0..=1_000_000),
             max_processes: s.get_in("max_processes", base.max_processes, 1..=1_000_000),
+            max_connections: s.get_in("max_connections", base.max_connections, 1..=1_000_000),
+            max_bytes_in_flight: bytes(s, "max_bytes_in_flight", base.max_bytes_in_flight, 1 << 20..=1 << 40),
             requests_per_second: s.get_in("requests_per_second", base.requests_per_second, 1..=1_000_000),
             user_share: s.get("user_share", base.user_share),
             surface: s.get("surface", base.surface),
@@ -103,6 +112,20 @@ impl Tenants {
     /// What holds for the tenant `id`.
     pub fn get(&self, id: &TenantId) -> &Tenant {
         self.named.get(id).unwrap_or(&self.default)
+    }
+
+    /// A frame of the largest size must fit, or nobody could ever send one.
+    pub(crate) fn check(&self, root: &Section<'_>, limits: &Limits) {
+        let named = self.named.iter().map(|(name, tenant)| (name.as_str(), tenant));
+        for (name, tenant) in named.chain([("default", &self.default)]) {
+            let fits = tenant.user_share.of(tenant.max_bytes_in_flight) >= limits.max_frame;
+            let key = |key| reader::join(&reader::join("tenants", name), key);
+            let keys = [key("max_bytes_in_flight"), key("user_share"), "limits.max_frame".to_owned()];
+            root.relate(&keys.each_ref().map(String::as_str), fits, || {
+                let what = "one user's share of it is less than a request of limits.max_frame";
+                Problem::new(what, "raise it, or lower limits.max_frame")
+            });
+        }
     }
 
     pub(crate) fn read(s: &mut Section<'_>) -> Self {

@@ -52,6 +52,8 @@ wire_api = "responses"
 [tenants.Acme]
 max_active_sessions = 7
 max_waiting_turns = 0
+max_connections = 9
+max_bytes_in_flight = "1GiB"
 user_share = "25%"
 surface = "shared"
 allow_methods = ["session.shell.*"]

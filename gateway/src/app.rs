@@ -19,7 +19,7 @@ use jetway_wire::catalogue::Surface;
 
 use crate::{
     admin,
-    admission::Admission,
+    admission::{Admission, Usage},
     audit::{Audit, Event},
     auth::{self, Rules},
     directory::{self, Directory, New, Place},
@@ -65,6 +65,7 @@ pub(crate) struct Core {
     /// Connections on all listeners.
     pub(crate) connections: Arc<Count>,
     pub(crate) admission: Arc<Admission>,
+    pub(crate) usage: Arc<Usage>,
     /// Calls that wait for their CLI server.
     pub(crate) placing: Arc<Count>,
     pub(crate) audit: Audit,
@@ -207,6 +208,7 @@ impl App {
             kept: Kept::default(),
             connections: Arc::default(),
             admission: Arc::default(),
+            usage: Arc::default(),
             placing: Arc::default(),
             audit,
             drain: Drain::default(),

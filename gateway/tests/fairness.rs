@@ -9,8 +9,9 @@ use jetway_loadtest::stub::{Event, Stub};
 use serde_json::json;
 use tokio::time::sleep;
 
-/// One turn at a time.
-const ONE: &str = "tenants.default = { max_concurrent_turns = 1 }";
+/// One turn at a time, and none that outlives its client.
+const ONE: &str =
+    "tenants.default = { max_concurrent_turns = 1, requests_per_second = 1000000 }\npool.keep_turns = \"0s\"";
 
 /// The prompts' nonces in the order in which their turns began.
 fn begun(stub: &Stub) -> Vec<String> {

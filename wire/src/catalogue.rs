@@ -161,6 +161,13 @@ impl Method {
         matches!(self.name, "session.send" | "session.sendMessages")
     }
 
+    /// Whether it answers, stops or leaves something that is under way: to refuse it would make things worse.
+    pub fn settles(&self) -> bool {
+        let action = self.name.rsplit_once('.').map_or(self.name, |(_, action)| action);
+        let settles = ["abort", "detach", "destroy", "interruptMainTurn", "respondToQueuedCommand"];
+        settles.contains(&action) || action.starts_with("handlePending") || action.starts_with("cancel")
+    }
+
     /// Calls `found` with each thing in `params` that concerns the host or other machines, in the params'
     /// order, until it fails. What is `null` counts as absent, save where a value must stand.
     pub fn things<'a, E>(
@@ -296,6 +303,15 @@ mod tests {
         let open = r#"{"options":{"sessionId":"a","detachedFromSpawningParentSessionId":"b"},"metadata":{"sessionId":"c"}}"#;
         assert_eq!(find("sessions.open", open).len(), 3);
         assert!(lookup("session.sendd").is_none());
+    }
+
+    #[test]
+    fn some_methods_settle_others() {
+        let settles = |name| lookup(name).unwrap().settles();
+        assert!(settles("session.abort") && settles("session.tools.handlePendingToolCall"));
+        assert!(settles("session.detach") && settles("session.cancelAllBackgroundAgents"));
+        assert!(!settles("session.send") && !settles("ping") && !settles("session.delete"));
+        assert!(all().filter(|m| m.settles()).count() >= 20);
     }
 
     #[test]

@@ -154,6 +154,11 @@ impl Decoder {
         !self.partial.is_empty()
     }
 
+    /// How many bytes of that frame are held.
+    pub fn held(&self) -> usize {
+        self.partial.len()
+    }
+
     /// The frames that `chunk` completes. What is left over is kept when the batch is dropped.
     pub fn feed<'a>(&'a mut self, chunk: &'a [u8]) -> Batch<'a> {
         let caps = self.caps;

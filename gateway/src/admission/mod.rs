@@ -1,6 +1,7 @@
 //! Room for turns: who begins at once, who waits, and who is told to come back later.
 
 mod table;
+mod usage;
 
 use std::{
     collections::HashMap,
@@ -13,7 +14,10 @@ use tokio::{
 };
 
 use self::table::{Asked, Effect, Table, Ticket};
-pub(crate) use self::table::{Bounds, Full, Room, Why};
+pub(crate) use self::{
+    table::{Bounds, Full, Room, Why},
+    usage::{Has, SMALL, Usage},
+};
 use crate::metrics;
 use jetway_config::Identity;
 

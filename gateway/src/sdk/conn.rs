@@ -9,7 +9,7 @@ use tokio::{
 use tower::Service;
 use tracing::info;
 
-use jetway_config::limits;
+use jetway_config::{Identity, limits};
 use jetway_wire::{
     Envelope, Id, Kind, Value, catalogue,
     envelope::{self, EnvelopeError},
@@ -17,6 +17,7 @@ use jetway_wire::{
 };
 
 use crate::{
+    admission::{Has, SMALL},
     app::Core,
     audit::Event,
     metrics,
@@ -30,7 +31,7 @@ use crate::{
         client::Client,
         pending::{Answer, Origin},
     },
-    stack::{Accepted, Call, Refusal, Target},
+    stack::{Accepted, Call, Limit, RETRY_AFTER, Refusal, Target},
 };
 
 const LISTENER: &str = "sdk";
@@ -85,8 +86,8 @@ where
     let since = Instant::now();
     let (read, write) = stream.into_split();
     let writer = Arc::new(Writer::new(write, core.live().limits.stalled_write_timeout));
-    let face = Face { core, stack, writer, peer, client: None };
-    let mut conn = Conn { read, decoder: Decoder::new(PREAUTH), drip: None, face };
+    let face = Face { core, stack, writer, peer, client: None, seat: None };
+    let mut conn = Conn { read, decoder: Decoder::new(PREAUTH), drip: None, under_way: None, face };
     let end = conn.run().await;
     metrics::disconnected(LISTENER, end.label());
     let who = conn.face.client.as_ref().map(|c| c.who());
@@ -111,6 +112,8 @@ struct Conn<S> {
     decoder: Decoder,
     /// The frame under way: since when it is watched, and what came of it since.
     drip: Option<(Instant, usize)>,
+    /// Its size so far on the account of the caller, once it is large.
+    under_way: Option<Box<Has>>,
     face: Face<S>,
 }
 
@@ -125,7 +128,7 @@ where
             biased;
             () = closing.cancelled() => Err(End::Draining),
             ended = async {
-                Box::pin(self.handshake()).await?;
+                self.handshake().await?;
                 Box::pin(self.converse()).await
             } => ended,
         };
@@ -187,6 +190,8 @@ where
             return Err(End::Closed);
         }
         metrics::bytes_from_client(chunk.bytes().len());
+        // What is complete now is put on the account as a request.
+        self.under_way = None;
         let mut batch = self.decoder.feed(chunk.bytes());
         loop {
             match batch.next() {
@@ -202,10 +207,28 @@ where
         drop(batch);
         self.decoder.set_caps(self.face.caps());
         self.watch(chunk.bytes().len());
+        self.hold()?;
         // Whoever does not take its answers may not ask for more. Boxed, since it is rare.
         if self.face.writer.backlog() == Backlog::Some {
             Box::pin(self.face.writer.drained()).await?;
         }
+        Ok(())
+    }
+
+    /// Puts a large frame that is under way on the caller's account.
+    fn hold(&mut self) -> Result<(), End> {
+        let (held, Some(client)) = (self.decoder.held(), &self.face.client) else { return Ok(()) };
+        if held <= SMALL {
+            return Ok(());
+        }
+        let (core, who) = (&self.face.core, client.who());
+        let Ok(has) = core.usage.receive(who, held, core.live().tenants.get(&who.tenant)) else {
+            let refusal = Refusal::Overloaded(Limit::BytesInFlight, RETRY_AFTER);
+            metrics::refused(&refusal);
+            self.face.refuse(&refusal, None);
+            return Err(End::Refused);
+        };
+        self.under_way = Some(Box::new(has));
         Ok(())
     }
 
@@ -231,6 +254,7 @@ struct Face<S> {
     peer: SocketAddr,
     /// Once it is known who it is.
     client: Option<Arc<Client>>,
+    seat: Option<Box<Has>>,
 }
 
 impl<S> Face<S>
@@ -301,15 +325,25 @@ where
         }
         let token = hello.params.filter(|_| is_connect).and_then(|p| p.get("token")).and_then(Value::as_str);
         let caller = self.core.authenticate(token.as_deref(), None, Some(self.peer)).await?;
+        let seat = self.sit_down(&caller.who)?;
         let params = hello.params.filter(|_| is_connect).map_or(&b"{}"[..], Value::text);
         let client = Client::new(caller, params.into(), self.writer.clone(), self.core.clone());
         let answer = client.introduce().await.inspect_err(|_| client.close())?;
         match &answer {
-            Ok(_) => self.client = Some(client),
+            Ok(_) => {
+                self.client = Some(client);
+                self.seat = Some(seat);
+            }
             // The server did not like something beside the token: the client may try again.
             Err(_) => client.close(),
         }
         Ok(is_connect.then_some(answer))
+    }
+
+    /// Counts the connection among the caller's.
+    fn sit_down(&self, who: &Identity) -> Result<Box<Has>, Refusal> {
+        let seat = self.core.usage.connect(who, self.core.live().tenants.get(&who.tenant));
+        seat.map(Box::new).map_err(|_| Refusal::Overloaded(Limit::Connections, RETRY_AFTER))
     }
 
     async fn request(&mut self, message: &Envelope<'_>) -> Result<(), End> {
@@ -334,6 +368,7 @@ where
             wish: None,
             target: Target::Home,
             lease: None,
+            held: None,
             permit: None,
         };
         let outcome = match poll_fn(|cx| self.stack.poll_ready(cx)).await {

@@ -5,10 +5,11 @@ use std::task::{Context, Poll};
 use futures_util::future::{Either, Ready, ready};
 use tower::Service;
 
+use jetway_config::Live;
 use jetway_wire::catalogue::Scope;
 
-use super::{Accepted, Call, Limit, RETRY_AFTER, Refusal};
-use crate::policy;
+use super::{Accepted, Call, Limit, RETRY_AFTER, Refusal, SOONEST};
+use crate::{admission::SMALL, policy};
 
 #[derive(Debug, Clone)]
 pub(super) struct Admit<S> {
@@ -30,8 +31,8 @@ impl<S: Service<Call, Response = Accepted, Error = Refusal>> Service<Call> for A
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, call: Call) -> Self::Future {
-        match admit(&call) {
+    fn call(&mut self, mut call: Call) -> Self::Future {
+        match admit(&mut call) {
             Ok(None) => Either::Right(self.inner.call(call)),
             Ok(Some(accepted)) => Either::Left(ready(Ok(accepted))),
             Err(refusal) => Either::Left(ready(Err(refusal))),
@@ -39,8 +40,8 @@ impl<S: Service<Call, Response = Accepted, Error = Refusal>> Service<Call> for A
     }
 }
 
-fn admit(call: &Call) -> Result<Option<Accepted>, Refusal> {
-    let core = call.client.core();
+fn admit(call: &mut Call) -> Result<Option<Accepted>, Refusal> {
+    let core = call.client.core().clone();
     if call.method.scope == Scope::Jetway {
         // `connect` was answered when the connection began, which leaves `runtime.shutdown`: an SDK that
         // believes it owns its server says good-bye with it.
@@ -50,6 +51,7 @@ fn admit(call: &Call) -> Result<Option<Accepted>, Refusal> {
         }));
     }
     let live = core.live();
+    count(call, &live)?;
     let reach = core.reach(&live, call.client.who());
     if let Some(denied) = policy::permits(call.method, &reach).err() {
         return Err(Refusal::MethodNotAllowed { method: call.method.name.into(), denied: Some(denied) });
@@ -62,4 +64,18 @@ fn admit(call: &Call) -> Result<Option<Accepted>, Refusal> {
         return Err(Refusal::Overloaded(Limit::SessionsPerConnection, RETRY_AFTER));
     }
     Ok(None)
+}
+
+/// Puts the request on the caller's account.
+fn count(call: &mut Call, live: &Live) -> Result<(), Refusal> {
+    let (usage, who) = (&call.client.core().usage, call.client.who());
+    let limits = live.tenants.get(&who.tenant);
+    if !call.method.settles() {
+        usage.request(who, limits).map_err(|wait| Refusal::Overloaded(Limit::Rate, wait.max(SOONEST)))?;
+    }
+    if call.request.len() > SMALL {
+        let held = usage.hold(who, call.request.len(), limits);
+        call.held = Some(held.map_err(|_| Refusal::Overloaded(Limit::BytesInFlight, RETRY_AFTER))?);
+    }
+    Ok(())
 }

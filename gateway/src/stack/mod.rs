@@ -25,11 +25,11 @@ use jetway_wire::{catalogue::Method, envelope::Request};
 
 pub(crate) use self::{
     later::Later,
-    refusal::{Limit, RETRY_AFTER, Refusal},
+    refusal::{Limit, RETRY_AFTER, Refusal, SOONEST},
     wish::{Busy, Wish},
 };
 use crate::{
-    admission::Permit,
+    admission::{Has, Permit},
     sessions::{client::Client, leg::Leg, pending::Origin, registry::Session},
 };
 
@@ -46,6 +46,8 @@ pub(crate) struct Call {
     pub(crate) target: Target,
     /// The right to the turn that it begins, where one is needed; [`lease`] waits for it.
     pub(crate) lease: Option<jetway_lockd::Turn>,
+    /// Its size on the account of the caller, if it is large; [`admit`] puts it there.
+    pub(crate) held: Option<Has>,
     /// Room for the turn that it begins; [`room`] finds it.
     pub(crate) permit: Option<Arc<Permit>>,
 }

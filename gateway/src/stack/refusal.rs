@@ -10,6 +10,9 @@ use crate::{policy::Denied, sessions::turn::TurnId};
 /// When to try again where nothing better is known.
 pub(crate) const RETRY_AFTER: Duration = Duration::from_secs(1);
 
+/// The shortest time after which a caller is asked to come again: sooner would be a busy wait.
+pub(crate) const SOONEST: Duration = Duration::from_millis(50);
+
 /// Which bound a call ran into; the `limit` of an `overloaded` error and of the refusal metric.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Limit {
@@ -21,6 +24,12 @@ pub(crate) enum Limit {
     ServerStart,
     /// All CLI servers are in use or down.
     Servers,
+    /// Connections of one tenant, or of one user.
+    Connections,
+    /// Requests in a second of one tenant, or of one user.
+    Rate,
+    /// Bytes of large requests under way, of one tenant or of one user.
+    BytesInFlight,
     /// Turns of one tenant, or of one user, that wait for room.
     WaitingTurns,
     /// How long a turn may wait for room.
@@ -40,6 +49,9 @@ impl Limit {
             Limit::SessionsPerConnection => "max_sessions_per_connection",
             Limit::ServerStart => "cli_server_start",
             Limit::Servers => "cli_servers",
+            Limit::Connections => "max_connections",
+            Limit::Rate => "requests_per_second",
+            Limit::BytesInFlight => "max_bytes_in_flight",
             Limit::WaitingTurns => "max_waiting_turns",
             Limit::TurnWait => "turn_wait",
             Limit::Directory => "directory",

@@ -15,13 +15,11 @@ use futures_util::future::{Either, Ready, ready};
 use tower::Service;
 
 use super::{
-    Accepted, Call, Limit, Refusal,
+    Accepted, Call, Limit, Refusal, SOONEST,
     later::{self, Trying, later},
 };
 use crate::admission::{Bounds, Entry, Full, Room, Why};
 
-/// The shortest time after which a caller is asked to come again: sooner would be a busy wait.
-const SOONEST: Duration = Duration::from_millis(50);
 /// The longest: by then everything may have changed.
 const LATEST: Duration = Duration::from_secs(60);
 

@@ -29,6 +29,7 @@ pub(crate) fn settings(command: Command, state_dir: &Path) -> Settings {
     Settings {
         mode: PoolMode::PerUser,
         max_active_sessions: 50,
+        keep_turns: Duration::ZERO,
         process: Process {
             command,
             state_dir: state_dir.into(),
