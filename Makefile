@@ -15,7 +15,7 @@ define step
   printf '=== %s: %s, %s s\n' '$(1)' "$$how" $$(($$(date +%s) - begun)); exit $$status
 endef
 
-.PHONY: help demo test check sdk sdk-ts sdk-py sdk-rs sdk-full users users-slice binaries bench bench-locks fuzz chaos fmt
+.PHONY: help demo test check sdk sdk-ts sdk-py sdk-rs sdk-full users users-slice bench-density binaries bench bench-locks fuzz chaos fmt
 
 help:                ## What there is
 	@sed -n 's/^\([a-z-]*\):[^#]*## /  make \1	/p' $(MAKEFILE_LIST) | expand -t 20
@@ -57,6 +57,11 @@ users:               ## 200 users at once, a CLI process for each (ARGS="--users
 	deploy/setup demo
 	cargo build --release --bin jetway --bin scripted-model
 	node loadtest/scale/users.mjs $(ARGS)
+
+bench-density:       ## 2,000 users, a process of their own for every turn, inside 8 GiB (ARGS="--users N --budget-mb N --seconds N")
+	deploy/setup demo
+	cargo build --release --bin jetway --bin scripted-model
+	node loadtest/scale/density.mjs $(ARGS)
 
 users-slice: binaries
 	$(call step,20 users at once,node loadtest/scale/users.mjs --users 20 --profile debug)

@@ -6,7 +6,7 @@
 // All come at once, unless --over spreads their arrival.
 
 import assert from "node:assert/strict";
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout } from "node:timers/promises";
@@ -15,6 +15,7 @@ import { parseArgs } from "node:util";
 import { CopilotClient, RuntimeConnection, approveAll } from "@github/copilot-sdk";
 
 import { Interrupted, launch, runtimes, withPrograms } from "../demo/launch.mjs";
+import { cpu, kilobytes, pss, quantile, sum } from "./measure.mjs";
 
 /** After its first turn a `copilot-runtime` keeps about 51 MB. */
 const MB_EACH = 55;
@@ -31,23 +32,6 @@ const { values: options } = parseArgs({
 const [count, over] = [Number(options.users), Number(options.over)];
 if (!Number.isInteger(count) || count < 1) throw new Error("--users must be a whole number above 0");
 if (!(over >= 0)) throw new Error("--over must be a number of seconds");
-
-/** The kilobytes after `name` in a file of /proc; 0 when the process has gone. */
-function kilobytes(file, name) {
-  try {
-    return Number(readFileSync(file, "utf8").match(new RegExp(`^${name}:\\s+(\\d+) kB`, "m"))[1]);
-  } catch {
-    return 0;
-  }
-}
-
-/** User and system seconds of `pid` so far; the clock ticks of Linux are hundredths. */
-function cpu(pid) {
-  const fields = readFileSync(`/proc/${pid}/stat`, "utf8").split(") ").at(-1).split(" ");
-  return (Number(fields[11]) + Number(fields[12])) / 100;
-}
-
-const pss = (pid) => kilobytes(`/proc/${pid}/smaps_rollup`, "Pss") / 1024;
 
 /** One user's connection, session and two turns; the client stays connected. */
 async function visit(user, address, baseUrl, clients) {
@@ -67,12 +51,6 @@ async function visit(user, address, baseUrl, clients) {
   const recalled = await session.sendAndWait({ prompt: "history" }, TURN_MS);
   assert.equal(recalled?.data.content, `History: [[say hello ${user}]]`);
   return { firstDeltaMs, secondTurnMs: first - asked };
-}
-
-/** The value below which `share` of `values` lie, by nearest rank. */
-function quantile(values, share) {
-  const sorted = [...values].sort((a, b) => a - b);
-  return sorted[Math.max(0, Math.ceil(share * sorted.length) - 1)];
 }
 
 async function measure(dir) {
@@ -103,7 +81,7 @@ async function measure(dir) {
   const jetwayMb = pss(jetway.pid);
   const own = process.cpuUsage();
   const seconds = {
-    clis: processes.map(cpu).reduce((sum, each) => sum + each, 0),
+    clis: sum(processes.map(cpu)),
     jetway: cpu(jetway.pid),
     model: cpu(model.pid),
     clients: (own.user + own.system) / 1e6,
@@ -122,7 +100,7 @@ async function measure(dir) {
     processes: processes.length,
     wall_s: Number((wallMs / 1000).toFixed(1)),
     cpu_s: Object.fromEntries(Object.entries(seconds).map(([who, spent]) => [who, Number(spent.toFixed(1))])),
-    pss_total_mb: Math.round(memory.reduce((sum, each) => sum + each, 0)),
+    pss_total_mb: Math.round(sum(memory)),
     pss_each_mb: { p50: Math.round(quantile(memory, 0.5)), max: Math.round(Math.max(...memory)) },
     jetway_pss_mb: Math.round(jetwayMb),
     connect_to_first_delta_ms: ms(first),
