@@ -176,3 +176,15 @@ async fn requests_come_to_the_turns_own_user_first() {
     people[1].call(method, answer(&asked)).await.unwrap();
     people[0].find(from, |m| is_event(m, "room", "permission.completed")).await;
 }
+
+/// The turn goes on, since others are attached; nobody of this gateway's would be told of its end.
+#[tokio::test]
+async fn who_begins_a_turn_may_leave_it_to_the_others() {
+    let (stub, gateway) = start_fleet(1, "").await;
+    let mut people = room(&gateway, "wait", &["ada", "bob"]).await;
+    people[0].prompt("room", "[[delay 300]] hers").await.unwrap();
+    people[0].call("session.detach", json!({ "sessionId": "room" })).await.unwrap();
+    people[1].find(0, |m| is_event(m, "room", "session.idle")).await;
+    assert_eq!(people[1].turn("room", "his").await, "You said: his");
+    no_overlap(&stub);
+}

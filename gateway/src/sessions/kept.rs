@@ -14,7 +14,12 @@ use tracing::info;
 
 use jetway_config::Identity;
 
-use super::{client::Client, leg::Leg, registry::Session, turn::Outcome};
+use super::{
+    client::Client,
+    leg::Leg,
+    registry::Session,
+    turn::{LegId, Outcome},
+};
 use crate::app::Core;
 
 /// How often it is looked whether a turn has ended.
@@ -52,6 +57,11 @@ impl Kept {
             users.remove(who);
         }
         Some(leg)
+    }
+
+    /// Whether a leg is kept.
+    pub(crate) fn has(&self, id: LegId) -> bool {
+        self.lock().values().flatten().any(|leg| leg.id() == id)
     }
 
     /// Gives up a leg that nobody has taken. Returns whether it was still here.

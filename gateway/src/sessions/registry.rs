@@ -8,6 +8,7 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
 use tokio::time::Instant;
@@ -26,6 +27,9 @@ use crate::{
     stack::Busy,
 };
 
+/// How long a gateway goes by what a directory that it shares with others said of a session's people.
+const NEWS: Duration = Duration::from_secs(1);
+
 /// What Jetway knows of a session that is in use.
 #[derive(Debug)]
 pub(crate) struct Session {
@@ -33,6 +37,8 @@ pub(crate) struct Session {
     state: Mutex<State>,
     /// A turn has begun and no delta of its answer was seen.
     silent: AtomicBool,
+    /// Somebody takes part no more, or a connection left while a turn runs.
+    left: AtomicBool,
     counters: Arc<Counters>,
 }
 
@@ -43,6 +49,8 @@ struct State {
     place: Place,
     epoch: u64,
     members: Arc<[Member]>,
+    /// When the directory said so.
+    heard: Instant,
     /// What becomes of prompts while a turn runs.
     busy: Busy,
     /// Under which it was used last, by this gateway.
@@ -73,6 +81,8 @@ pub(crate) struct Glance {
 struct Counters {
     next_turn: AtomicU64,
     running_turns: AtomicUsize,
+    /// Somebody left a session.
+    left: AtomicBool,
 }
 
 /// Every session that is in use.
@@ -118,6 +128,7 @@ impl Registry {
                 place: entry.place.clone(),
                 epoch: entry.epoch,
                 members: entry.members.clone().into(),
+                heard: Instant::now(),
                 busy: Busy::default(),
                 fence: None,
                 attached: 0,
@@ -125,8 +136,9 @@ impl Registry {
                 last_turn: None,
                 permit: None,
             };
-            let (silent, counters) = (AtomicBool::new(false), self.counters.clone());
-            Arc::new(Session { key: entry.key.clone(), state: Mutex::new(state), silent, counters })
+            let (silent, left) = (AtomicBool::new(false), AtomicBool::new(false));
+            let counters = self.counters.clone();
+            Arc::new(Session { key: entry.key.clone(), state: Mutex::new(state), silent, left, counters })
         });
         let session = session.clone();
         session.shared_with(entry.members.clone().into());
@@ -135,6 +147,15 @@ impl Registry {
             tables.by_member.insert(name, session.clone());
         }
         session
+    }
+
+    /// The directory knows nothing of that name for `who`, any more.
+    pub(crate) fn unlearn(&self, who: &Identity, id: &SessionId) {
+        let key = Key { owner: who.clone(), id: id.clone() };
+        let mut tables = self.lock();
+        if tables.by_key.remove(&key).is_none() {
+            tables.by_member.remove(&key);
+        }
     }
 
     /// Lets go of a session that is no more.
@@ -160,6 +181,15 @@ impl Registry {
         // Not under the lock: it is every call's.
         let sessions: Vec<_> = self.lock().by_key.values().cloned().collect();
         sessions.iter().map(|s| s.glance()).filter(|g| g.attached > 0).collect()
+    }
+
+    /// The sessions that somebody has left since this was last asked.
+    pub(crate) fn take_left(&self) -> Vec<Arc<Session>> {
+        if !self.counters.left.swap(false, Ordering::AcqRel) {
+            return Vec::new();
+        }
+        let sessions: Vec<_> = self.lock().by_key.values().cloned().collect();
+        sessions.into_iter().filter(|s| s.left.swap(false, Ordering::AcqRel)).collect()
     }
 
     /// How many turns have begun and not ended.
@@ -193,7 +223,17 @@ impl Session {
 
     /// With whom it is shared.
     pub(crate) fn shared_with(&self, members: Arc<[Member]>) {
-        self.lock().members = members;
+        let mut state = self.lock();
+        let stays = |old: &Member| members.iter().any(|new| new.user == old.user);
+        if !state.members.iter().all(stays) {
+            self.note_left();
+        }
+        (state.members, state.heard) = (members, Instant::now());
+    }
+
+    /// Whether others may have changed by now who takes part: gateways that share a directory are not told.
+    pub(crate) fn is_old_news(&self) -> bool {
+        self.lock().heard.elapsed() > NEWS
     }
 
     /// Whether others than its owner take part.
@@ -273,7 +313,19 @@ impl Session {
         if state.attached == 0 {
             let ended = state.turns.end_all(why, Instant::now());
             self.report(&mut state, ended);
+        } else if state.turns.leased().is_some() {
+            self.note_left();
         }
+    }
+
+    fn note_left(&self) {
+        self.left.store(true, Ordering::Release);
+        self.counters.left.store(true, Ordering::Release);
+    }
+
+    /// The leg that will tell when the turn that runs has ended, if only one will.
+    pub(crate) fn turn_hangs_on(&self) -> Option<LegId> {
+        self.lock().turns.leased().map(|turn| turn.leg)
     }
 
     /// A prompt is on its way, and has room until its session has nothing more to do; `None` when nobody is

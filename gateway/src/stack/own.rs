@@ -9,7 +9,7 @@ use futures_util::future::{BoxFuture, Either, Ready, ready};
 use tower::Service;
 use tracing::warn;
 
-use jetway_config::SessionId;
+use jetway_config::{SessionId, stores::DirectoryStore};
 use jetway_wire::{Value, catalogue::Scope, envelope::code};
 
 use super::{Accepted, Call, Limit, RETRY_AFTER, Refusal, Target, wish};
@@ -73,12 +73,13 @@ fn prepare(call: &mut Call) -> Result<Vec<SessionId>, Refusal> {
     }
     let Some(params) = call.request.params() else { return Ok(Vec::new()) };
     let core = call.client.core();
+    let several = core.config.directory.store == DirectoryStore::Redis;
     let (mut unknown, mut named) = (Vec::new(), 0);
     call.method.session_ids(params, |value| {
         named += 1;
         if let Some(id) = parse(value)
             && named <= MAX_NAMED
-            && core.registry.find(call.client.who(), &id).is_none()
+            && core.registry.find(call.client.who(), &id).is_none_or(|s| several && s.is_old_news())
         {
             unknown.push(id);
         }
@@ -99,7 +100,10 @@ async fn look_up(call: &Call, id: &SessionId) -> Result<(), Refusal> {
             core.registry.hold(who, &entry);
             Ok(())
         }
-        Ok(None) => Ok(()),
+        Ok(None) => {
+            core.registry.unlearn(who, id);
+            Ok(())
+        }
         Err(error) => {
             warn!(%error, "the session directory");
             Err(Refusal::Overloaded(Limit::Directory, RETRY_AFTER))
