@@ -49,6 +49,22 @@ pub const AUDIT_QUEUE: usize = 4096;
 /// enough to see what goes on, and a flood of one hides nothing of the others.
 pub const AUDIT_DENIALS: (u32, u32) = (10, 50);
 
+/// How far the clock of a token's issuer may be ahead or behind.
+pub const JWT_SKEW: Duration = Duration::from_secs(60);
+
+/// How long a connection whose token has expired may go on with what it does. It ends as soon as it does nothing; this
+/// is for clients that never do.
+pub const JWT_OVERTIME: Duration = Duration::from_secs(600);
+
+/// How long a published key set is not fetched again, whatever keys tokens name: strangers choose those.
+pub const JWKS_REFETCH: Duration = Duration::from_secs(10);
+
+/// How old a key set becomes before it is fetched again: a key that its issuer withdraws is refused after that.
+pub const JWKS_REFRESH: Duration = Duration::from_secs(600);
+
+/// How old a key set may be that cannot be fetched any more. An issuer may be down for a night.
+pub const JWKS_MAX_AGE: Duration = Duration::from_secs(24 * 3600);
+
 /// The smallest `limits.max_frame`, in bytes: session options with tools and a system prompt take tens of
 /// KiB, an event with a file's content hundreds.
 const SMALLEST_MAX_FRAME: usize = 1 << 20;

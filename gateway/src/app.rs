@@ -144,6 +144,9 @@ pub enum StartError {
     /// The host gives no threads.
     #[error("cannot start threads: {0}")]
     Threads(io::Error),
+    /// The configuration refers to something that is of no use.
+    #[error("{0}")]
+    Rules(String),
     /// The audit log cannot be written.
     #[error("log.audit: {0}")]
     Audit(io::Error),
@@ -195,9 +198,12 @@ impl App {
         let scribe = Scribe::start(directory.clone());
         let running = config.clone();
         let (config, live) = config.split();
+        let tracker = TaskTracker::new();
+        let drain = Drain::default();
+        let rules = Rules::new(live, None, &tracker, drain.closing()).map_err(StartError::Rules)?;
         let core = Arc::new(Core {
             config,
-            rules: ArcSwap::from_pointee(Rules::new(live)),
+            rules: ArcSwap::from_pointee(rules),
             pool,
             registry: Registry::default(),
             directory,
@@ -211,9 +217,9 @@ impl App {
             usage: Arc::default(),
             placing: Arc::default(),
             audit,
-            drain: Drain::default(),
+            drain,
             since: Instant::now(),
-            tracker: TaskTracker::new(),
+            tracker,
         });
         let local = |l: &Option<TcpListener>| l.as_ref().and_then(|l| l.local_addr().ok());
         let addresses = Addresses { sdk: local(&sdk), admin: local(&admin) };
@@ -286,9 +292,6 @@ async fn bind(config: &Config, port: Port) -> Result<Option<TcpListener>, StartE
 /// Settings that are understood and not yet acted on: better said than silently ignored.
 fn not_yet(config: &Config) -> Vec<&'static str> {
     let mut keys = Vec::new();
-    if config.auth.jwt.is_some() {
-        keys.push("auth.jwt");
-    }
     if config.listen.tls.is_some() {
         keys.push("listen.tls");
     }

@@ -76,6 +76,7 @@ fn describe() {
         Unit::Seconds,
         "From noticing that a session must be brought back to its being back"
     );
+    describe_counter!("jetway_jwks_fetches_total", "Fetches of the issuer's key set, by outcome");
     describe_counter!(
         "jetway_config_reloads_total",
         "Times that the configuration was loaded again, by outcome"
@@ -186,6 +187,10 @@ pub(crate) fn backends(state: &'static str, now: usize) {
 
 pub(crate) fn draining_sessions(now: usize) {
     gauge!("jetway_draining_sessions").set(now as f64);
+}
+
+pub(crate) fn jwks_fetched(outcome: &'static str) {
+    counter!("jetway_jwks_fetches_total", "outcome" => outcome).increment(1);
 }
 
 pub(crate) fn reloaded(outcome: &'static str) {

@@ -131,8 +131,17 @@ impl Reloader {
             }
             return Outcome::Unchanged;
         }
+        let live = reloaded.config.clone().split().1;
+        let Core { tracker, drain, .. } = &*self.core;
+        let rules = match Rules::new(live, Some(&self.core.live()), tracker, drain.closing()) {
+            Ok(rules) => rules,
+            Err(error) => {
+                error!(error, "configuration not loaded again; the one in effect stays");
+                return Outcome::Refused;
+            }
+        };
         self.running = reloaded.config;
-        self.core.put_into_effect(Rules::new(self.running.clone().split().1));
+        self.core.put_into_effect(rules);
         info!(changed = ?reloaded.changed, "configuration loaded again");
         auth::sweep(&self.core);
         Outcome::Changed

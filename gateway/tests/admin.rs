@@ -27,6 +27,9 @@
 //! | `jetway_evictions_total` | counter | `reason` | eviction |
 //! | `jetway_resumes_total` | counter | `outcome` | eviction |
 //! | `jetway_resume_seconds` | histogram | | eviction |
+//! | `jetway_lock_lost_total` | counter | `cause` | always |
+//! | `jetway_config_reloads_total` | counter | `outcome` | reload |
+//! | `jetway_jwks_fetches_total` | counter | `outcome` | tokens |
 
 mod common;
 

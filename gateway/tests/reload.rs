@@ -4,7 +4,13 @@ mod common;
 
 use std::os::unix::fs::symlink;
 
-use common::{PATIENCE, client::Client, program::Program, stub};
+use common::{
+    PATIENCE,
+    client::Client,
+    issuer::{self, Place, Signer},
+    program::Program,
+    stub,
+};
 use jetway_config::ApiKey;
 use jetway_loadtest::stub::Stub;
 use nix::sys::signal::Signal;
@@ -138,6 +144,32 @@ async fn what_cannot_change_is_said_by_name() {
     let says = ["drain.timeout", "this change needs a restart", "limits.max_in_flight", "loaded again"];
     let log = running.reload("drain.timeout = '7s'\nlimits.max_in_flight = 9", &says).await;
     assert!(!log.contains("pool."), "{log}");
+}
+
+#[tokio::test]
+async fn tokens_are_judged_anew_when_what_is_trusted_changes() {
+    let signer = Signer::ec();
+    let place = Place::open(&[signer.jwk("k")]).await;
+    let (key, entry) = key();
+    let trusts = |audience: &str| {
+        let jwt = place.auth(&["ES256"]).replace(issuer::AUDIENCE, audience);
+        format!("{jwt}\nauth.keys = [{entry}]")
+    };
+    let running = start(&trusts(issuer::AUDIENCE));
+    let token = signer.sign(&json!({ "alg": "ES256", "kid": "k" }), &issuer::claims("ada"));
+    let mut ada = running.connect(&token).await.unwrap();
+    let mut bob = running.connect(&format!("{key}:bob")).await.unwrap();
+    // What else changes is nothing to a token.
+    running
+        .reload(&format!("{}\nlimits.max_in_flight = 9", trusts(issuer::AUDIENCE)), &["loaded again"])
+        .await;
+    ada.call("ping", json!({})).await.unwrap();
+    running.reload(&trusts("other"), &["auth.jwt.audience", "loaded again"]).await;
+    assert!(ada.closes(PATIENCE).await);
+    assert!(running.connect(&token).await.is_err());
+    bob.call("ping", json!({})).await.unwrap();
+    let log = running.jetway.log();
+    assert!(!log.contains(&token) && !log.contains(token.rsplit('.').next().unwrap()), "{log}");
 }
 
 /// Nobody asks: secrets are mounted as links to a directory that is swapped.

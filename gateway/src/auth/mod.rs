@@ -1,11 +1,15 @@
 //! Who is calling, and what vouches for them as long as their connection stands.
 
+mod jwt;
 mod revocation;
 
-use std::{fmt, net::SocketAddr, ops::Deref};
+use std::{fmt, net::SocketAddr, ops::Deref, sync::Arc, time::SystemTime};
 
-use jetway_config::{Identity, KeyHash, KeyId, Live};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+use jetway_config::{AuthError, Identity, KeyHash, KeyId, Live, auth::looks_like_jwt, limits::JWT_SKEW};
+
+use self::jwt::{Claims, Verifier};
 pub(crate) use self::revocation::{sweep, watch};
 use crate::{app::Core, audit::Event, stack::Refusal};
 
@@ -13,20 +17,55 @@ use crate::{app::Core, audit::Event, stack::Refusal};
 #[derive(Debug)]
 pub(crate) struct Rules {
     live: Live,
+    jwt: Option<Arc<Verifier>>,
+}
+
+/// Whether a caller would still be let in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    Good,
+    /// Its token has expired since then.
+    Expired(SystemTime),
+    Revoked,
 }
 
 impl Rules {
-    pub(crate) fn new(live: Live) -> Self {
-        Self { live }
+    /// What it takes, on top of `old`: what goes on unchanged is kept, as are the keys that it has fetched.
+    ///
+    /// # Errors
+    ///
+    /// If `auth.jwt.key_file` is of no use.
+    pub(crate) fn new(
+        live: Live,
+        old: Option<&Self>,
+        tracker: &TaskTracker,
+        closing: &CancellationToken,
+    ) -> Result<Self, String> {
+        let kept = old.and_then(|old| old.jwt.clone());
+        let jwt = match (&live.auth.jwt, kept) {
+            (None, _) => None,
+            (Some(settings), Some(kept)) if kept.settings() == settings => Some(kept),
+            (Some(settings), _) => {
+                let verifier = Verifier::start(settings.clone(), tracker, closing);
+                Some(Arc::new(verifier.map_err(|why| format!("auth.jwt.key_file: {why}"))?))
+            }
+        };
+        Ok(Self { live, jwt })
     }
 
-    /// Whether a caller would still be let in.
-    fn vouch_for(&self, caller: &Caller) -> bool {
-        match &caller.by {
+    fn standing(&self, caller: &Caller, now: SystemTime) -> Standing {
+        let vouched = match &caller.by {
             Voucher::Jetway => true,
             Voucher::Anonymous => self.auth.anonymous,
             Voucher::Key(id, hash) => self.auth.keys.vouch_for(&caller.who, id, hash),
-        }
+            // Made anew where anything about tokens has changed.
+            Voucher::Token { by, until } if self.jwt.as_ref().is_some_and(|jwt| Arc::ptr_eq(jwt, by)) => {
+                let end = *until + JWT_SKEW;
+                return if now < end { Standing::Good } else { Standing::Expired(end) };
+            }
+            Voucher::Token { .. } => false,
+        };
+        if vouched { Standing::Good } else { Standing::Revoked }
     }
 }
 
@@ -56,6 +95,8 @@ pub(crate) enum Voucher {
     Anonymous,
     /// An API key or a pinned token.
     Key(KeyId, KeyHash),
+    /// A JSON Web Token that this verifier believed.
+    Token { by: Arc<Verifier>, until: SystemTime },
 }
 
 /// For the log: never a credential.
@@ -65,6 +106,7 @@ impl fmt::Display for Voucher {
             Voucher::Jetway => f.write_str("jetway"),
             Voucher::Anonymous => f.write_str("anonymous"),
             Voucher::Key(id, _) => write!(f, "key {id}"),
+            Voucher::Token { .. } => f.write_str("token"),
         }
     }
 }
@@ -80,7 +122,7 @@ impl Voucher {
     pub(crate) fn key(&self) -> Option<&KeyId> {
         match self {
             Voucher::Key(id, _) => Some(id),
-            Voucher::Jetway | Voucher::Anonymous => None,
+            Voucher::Jetway | Voucher::Anonymous | Voucher::Token { .. } => None,
         }
     }
 }
@@ -113,10 +155,24 @@ impl Core {
         credential: Option<&str>,
         user: Option<&str>,
     ) -> Result<(Identity, Voucher), Refusal> {
-        let rules = self.live();
-        let found = rules.auth.authenticate(credential, user);
-        let (who, key) = found.map_err(|error| Refusal::Unauthenticated(error.to_string()))?;
-        let by = key.map_or(Voucher::Anonymous, |key| Voucher::Key(key.id.clone(), key.sha256));
-        Ok((who, by))
+        let rules = Arc::clone(&self.live());
+        let unauthenticated = |why: String| Refusal::Unauthenticated(why);
+        let token = credential.filter(|text| looks_like_jwt(text)).zip(rules.jwt.as_ref());
+        let error = match (rules.auth.authenticate(credential, user), token) {
+            (Ok((who, key)), _) => {
+                let by = key.map_or(Voucher::Anonymous, |key| Voucher::Key(key.id.clone(), key.sha256));
+                return Ok((who, by));
+            }
+            (Err(AuthError::Invalid), Some((token, jwt))) => {
+                let Claims { who, until } =
+                    jwt.verify(token).await.map_err(|e| unauthenticated(e.to_string()))?;
+                if user.is_none_or(|user| user.is_empty() || user == who.user.as_str()) {
+                    return Ok((who, Voucher::Token { by: jwt.clone(), until }));
+                }
+                AuthError::WrongUser
+            }
+            (Err(error), _) => error,
+        };
+        Err(unauthenticated(error.to_string()))
     }
 }

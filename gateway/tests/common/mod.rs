@@ -2,6 +2,7 @@
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses its part")]
 
 pub mod client;
+pub mod issuer;
 pub mod program;
 
 use std::{
@@ -68,7 +69,12 @@ pub struct Gateway {
 
 /// Starts one.
 pub async fn start(toml: &str) -> Gateway {
-    let config = Config::load(&Sources::fixed(toml, &[])).unwrap_or_else(|e| panic!("{e}\n{toml}"));
+    start_from(&Sources::fixed(toml, &[])).await
+}
+
+/// Starts one whose configuration has files beside it.
+pub async fn start_from(sources: &Sources) -> Gateway {
+    let config = Config::load(sources).unwrap_or_else(|e| panic!("{e}"));
     // A recorder of its own that nobody records to: the global one can be installed once only.
     let metrics = PrometheusBuilder::new().build_recorder().handle();
     let app = App::start(config, metrics).await.unwrap();
