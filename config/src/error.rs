@@ -56,7 +56,7 @@ pub struct ConfigErrors(Vec<ConfigError>);
 
 impl ConfigErrors {
     /// `None` when there is nothing wrong.
-    pub(crate) fn new(errors: Vec<ConfigError>) -> Option<Self> {
+    pub fn new(errors: Vec<ConfigError>) -> Option<Self> {
         (!errors.is_empty()).then_some(Self(errors))
     }
 

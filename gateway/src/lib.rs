@@ -17,4 +17,5 @@ mod sessions;
 mod stack;
 
 pub use app::{Addresses, App, StartError};
+pub use policy::patterns::load;
 pub use reload::Reload;

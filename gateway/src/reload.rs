@@ -19,6 +19,7 @@ use crate::{
     audit::Event,
     auth::{self, Rules},
     metrics,
+    policy::patterns,
 };
 
 /// How often the files are looked at. A change takes effect after one to two of these.
@@ -112,7 +113,9 @@ impl Reloader {
 
     /// Reads all of it, and puts it into effect as a whole.
     fn load(&mut self, asked: bool) -> Outcome {
-        let reloaded = match self.running.load_again(&self.sources) {
+        let reloaded = self.running.load_again(&self.sources);
+        let reloaded = reloaded.and_then(|new| patterns::check(&new.config).map(|()| new));
+        let reloaded = match reloaded {
             Ok(reloaded) => reloaded,
             Err(errors) => {
                 for error in errors.iter() {

@@ -28,7 +28,7 @@ pub(crate) struct File {
 
 impl File {
     fn load(&self) -> Result<Config, ConfigErrors> {
-        Config::load(&self.sources())
+        jetway_gateway::load(&self.sources())
     }
 
     fn sources(&self) -> Sources {

@@ -16,7 +16,7 @@ use super::{EX_CONFIG, EX_UNAVAILABLE, File};
 
 pub(crate) fn serve(file: File) -> ExitCode {
     let sources = file.sources();
-    let config = match Config::load(&sources) {
+    let config = match jetway_gateway::load(&sources) {
         Ok(config) => config,
         Err(errors) => {
             eprint!("{errors}");

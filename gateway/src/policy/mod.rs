@@ -19,6 +19,7 @@ use jetway_wire::{
 
 pub(crate) mod address;
 pub(crate) mod filter;
+pub(crate) mod patterns;
 mod resolve;
 mod role;
 mod tools;
