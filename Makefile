@@ -15,7 +15,7 @@ define step
   printf '=== %s: %s, %s s\n' '$(1)' "$$how" $$(($$(date +%s) - begun)); exit $$status
 endef
 
-.PHONY: help demo test check sdk sdk-ts sdk-py sdk-rs sdk-full users users-slice bench-density binaries bench bench-locks fuzz chaos fmt
+.PHONY: help demo test check sdk sdk-ts sdk-py sdk-rs sdk-full users users-slice bench-density binaries bench bench-locks overload fuzz chaos fmt
 
 help:                ## What there is
 	@sed -n 's/^\([a-z-]*\):[^#]*## /  make \1	/p' $(MAKEFILE_LIST) | expand -t 20
@@ -83,6 +83,9 @@ fuzz:                ## Coverage-guided fuzzing of framing, scanner, envelope, c
 chaos:               ## Leases and turns under faults, at full length: 10,000 seeds, 10,000 turns, 100 promotions
 	deploy/setup test
 	LOCKD_SEEDS=10000 LOCKD_TURNS=10000 LOCKD_PROMOTIONS=100 cargo test -p jetway-lockd -- --nocapture
+
+overload:            ## Twice the capacity, and one greedy tenant, for SECONDS=600, by the figures of the checks
+	JETWAY_OVERLOAD_SECONDS=$(or $(SECONDS),600) cargo test --release -p jetway-gateway --test overload -- --nocapture --test-threads=1
 
 bench-locks:         ## Leases beside a plain lock and a 50 ms poller
 	deploy/setup test

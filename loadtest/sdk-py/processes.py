@@ -120,6 +120,7 @@ def _jetway() -> Target:
     config.write_text(
         '[listen]\nsdk = "127.0.0.1:0"\nhttp = "off"\nadmin = "off"\n'
         "[auth]\nanonymous = true\n"
+        "[tenants.default]\nrequests_per_second = 10000\n"
         f'[pool.process]\nstate_dir = "{directory / "state"}"\ncommand = ["{runtime_path()}"]\n'
     )
     command = os.environ.get("JETWAY_BIN", str(BUILT / "jetway"))

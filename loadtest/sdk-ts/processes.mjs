@@ -116,6 +116,8 @@ const targets = {
       config,
       `[listen]\nsdk = "127.0.0.1:0"\nhttp = "127.0.0.1:0"\nadmin = "127.0.0.1:0"\n` +
         `[auth]\nanonymous = true\n` +
+        // Four files of tests at once are no usual tenant.
+        `[tenants.default]\nrequests_per_second = 10000\n` +
         `[pool.process]\nstate_dir = "${join(dir, "state")}"\ncommand = ["${runtimePath()}"]\n`,
     );
     const command = process.env.JETWAY_BIN ?? built("jetway");

@@ -130,6 +130,7 @@ impl Target {
             let (config, state, runtime) = (dir.join("jetway.toml"), dir.join("state"), runtime());
             let text = format!(
                 "[listen]\nsdk = '127.0.0.1:0'\nhttp = 'off'\nadmin = 'off'\n[auth]\nanonymous = true\n\
+                 [tenants.default]\nrequests_per_second = 10000\n\
                  [pool.process]\nstate_dir = '{}'\ncommand = ['{}']\n",
                 state.display(),
                 runtime.display()
