@@ -30,6 +30,11 @@
 //! | `jetway_lock_lost_total` | counter | `cause` | always |
 //! | `jetway_config_reloads_total` | counter | `outcome` | reload |
 //! | `jetway_jwks_fetches_total` | counter | `outcome` | tokens |
+//! | `jetway_lock_wait_seconds` | histogram | `level`, `outcome` | shared sessions |
+//! | `jetway_lock_hold_seconds` | histogram | `level` | shared sessions |
+//! | `jetway_lock_held` | gauge | `level` | shared sessions |
+//! | `jetway_lock_waiting` | gauge | `level` | shared sessions |
+//! | `jetway_lock_watchdog_lateness_seconds` | histogram | | shared sessions |
 
 mod common;
 

@@ -188,3 +188,23 @@ async fn who_begins_a_turn_may_leave_it_to_the_others() {
     assert_eq!(people[1].turn("room", "his").await, "You said: his");
     no_overlap(&stub);
 }
+
+#[tokio::test]
+async fn status_shows_who_holds_and_who_waits() {
+    let (_stub, gateway) = start_fleet(1, "").await;
+    let mut people = room(&gateway, "wait", &["ada", "bob", "cyd"]).await;
+    people[0].prompt("room", "[[hang]]").await.unwrap();
+    for client in &mut people[1..] {
+        client.request("session.send", json!({ "sessionId": "room", "prompt": "next" })).await;
+        // Answered after it: the prompt stands in line then.
+        client.call("ping", json!({})).await.unwrap();
+    }
+    let (status, page) = common::program::get(gateway.admin, "/admin/v1/status").await;
+    assert_eq!(status, 200, "{page}");
+    let page: Value = serde_json::from_str(&page).unwrap();
+    let row = &page["locks"][0];
+    assert_eq!((&row["session"], &row["owner"]), (&json!("room"), &json!("local/ada")), "{page:#}");
+    assert_eq!((&row["turn"]["user"], row["fence"].is_string()), (&json!("ada"), true), "{row:#}");
+    let waiting: Vec<_> = row["waiting"].as_array().unwrap().iter().map(|w| w["user"].clone()).collect();
+    assert_eq!(waiting, ["bob", "cyd"]);
+}

@@ -35,6 +35,8 @@ struct State {
     who: Mutex<UserId>,
     /// Nanoseconds after `base`; 0 once the lease is over.
     until: AtomicU64,
+    /// The same, but kept when it is over.
+    deadline: AtomicU64,
     signals: watch::Sender<Signals>,
 }
 
@@ -54,6 +56,7 @@ impl Authority {
             since: Instant::now(),
             who: Mutex::new(who),
             until: AtomicU64::new(0),
+            deadline: AtomicU64::new(0),
             signals: watch::Sender::new(Signals::default()),
         }))
     }
@@ -76,6 +79,11 @@ impl Authority {
     /// Until when one may act; it moves with every renewal, and into the past when the lease is over.
     pub fn valid_until(&self) -> Instant {
         self.0.base + Duration::from_nanos(self.0.until.load(Ordering::Acquire))
+    }
+
+    /// Until when one could have acted had the lease not ended before.
+    pub fn deadline(&self) -> Instant {
+        self.0.base + Duration::from_nanos(self.0.deadline.load(Ordering::Acquire))
     }
 
     /// Whether one may act. To be asked before every single thing that is done.
@@ -119,6 +127,7 @@ impl Authority {
         let until = u64::try_from(until.as_nanos()).unwrap_or(u64::MAX);
         self.0.signals.send_if_modified(|signals| {
             if signals.over.is_none() {
+                self.0.deadline.fetch_max(until, Ordering::AcqRel);
                 self.0.until.fetch_max(until, Ordering::AcqRel);
             }
             false

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use jetway_wire::Id;
 
-use super::leg::Leg;
+use super::{leg::Leg, registry::Session};
 
 /// Requests of CLI servers that a client has not answered yet.
 ///
@@ -22,6 +22,8 @@ pub(crate) struct Question {
     pub(crate) leg: Arc<Leg>,
     /// The server's own id for it.
     pub(crate) id: Id,
+    /// The session that it is about.
+    pub(crate) session: Option<Arc<Session>>,
     /// The whole message, for a client that takes over.
     pub(crate) body: Box<[u8]>,
 }
@@ -55,6 +57,11 @@ impl Asked {
     /// How many wait.
     pub(crate) fn len(&self) -> usize {
         self.open.len()
+    }
+
+    /// Drops what was asked in a session's turn that is lost.
+    pub(crate) fn lapse(&mut self, session: &Session) {
+        self.open.retain(|_, q| !q.session.as_ref().is_some_and(|s| std::ptr::eq(&**s, session)));
     }
 
     /// Drops what a leg that is gone asked: nobody waits for those answers any more.

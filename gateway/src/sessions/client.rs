@@ -242,10 +242,16 @@ impl Client {
     /// Sends the client's answer to whichever server asked. An answer to nothing goes nowhere.
     pub(crate) async fn answer(&self, id: &Id, answer: &Envelope<'_>) -> io::Result<()> {
         let question = lock(&self.asked).answered(id);
-        match question {
+        // Past the lease's deadline it may be another's turn that it would go to.
+        match question.filter(|q| !q.session.as_ref().is_some_and(|s| s.is_stale())) {
             Some(q) if q.leg.answer(&q.id, answer) == Backlog::Some => q.leg.drained().await,
             _ => Ok(()),
         }
+    }
+
+    /// Drops what was asked in a session's turn that is lost.
+    pub(crate) fn forget_questions(&self, session: &Session) {
+        lock(&self.asked).lapse(session);
     }
 
     /// The leg that a call to this session, or home, would take, if it stands already.

@@ -64,6 +64,11 @@ impl Kept {
         self.lock().values().flatten().any(|leg| leg.id() == id)
     }
 
+    /// The legs that have that session.
+    pub(crate) fn legs_with(&self, session: &Session) -> Vec<Arc<Leg>> {
+        self.lock().values().flatten().filter(|leg| leg.has(session)).cloned().collect()
+    }
+
     /// Gives up a leg that nobody has taken. Returns whether it was still here.
     fn drop(&self, who: &Identity, leg: &Arc<Leg>) -> bool {
         let mut users = self.lock();

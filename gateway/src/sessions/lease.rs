@@ -12,7 +12,7 @@ use tracing::{error, info, warn};
 
 use jetway_lockd::{Authority, Cause, Ended, Fence, Floors, Key as LockKey, Tenure, Turn};
 
-use super::{leg::Leg, registry::Session, relay};
+use super::{client::Client, leg::Leg, registry::Session, relay};
 use crate::{
     app::Core,
     directory::{Directory, FenceError, Key},
@@ -34,12 +34,12 @@ pub(crate) struct Lease {
 }
 
 impl Lease {
-    /// Has the lease watched for as long as the turn runs.
-    pub(crate) fn watched(turn: Turn, core: &Arc<Core>, session: &Arc<Session>) -> Self {
+    /// A lease for a turn that begins, and its watch, to be started once the turn has: what is lost before is
+    /// noticed then.
+    pub(crate) fn new(turn: Turn) -> (Self, Watch) {
         let (ended, over) = oneshot::channel();
-        let watch = watch(core.clone(), session.clone(), turn.authority().clone(), over);
-        core.tracker.spawn(watch);
-        Self { turn, _ended: ended }
+        let watch = Watch { authority: turn.authority().clone(), over };
+        (Self { turn, _ended: ended }, watch)
     }
 
     /// Whose turn it is.
@@ -53,36 +53,66 @@ impl Lease {
     }
 }
 
-async fn watch(core: Arc<Core>, session: Arc<Session>, authority: Authority, over: oneshot::Receiver<()>) {
-    let cause = tokio::select! {
-        biased;
-        _ = over => return,
-        cause = authority.over() => cause,
-    };
-    let until = authority.valid_until();
-    if let Some(cause) = cause
-        && session.lease_lost()
-    {
-        lost(&core, &session, cause, until).await;
+/// Sees to it that a turn ends with its lease.
+pub(crate) struct Watch {
+    authority: Authority,
+    over: oneshot::Receiver<()>,
+}
+
+impl Watch {
+    /// Watches for as long as the turn runs.
+    pub(crate) fn start(self, core: &Arc<Core>, session: &Arc<Session>) {
+        let (core, session) = (core.clone(), session.clone());
+        core.tracker.clone().spawn(async move { self.run(&core, &session).await });
+    }
+
+    async fn run(self, core: &Arc<Core>, session: &Arc<Session>) {
+        let cause = tokio::select! {
+            biased;
+            _ = self.over => return,
+            cause = self.authority.over() => cause,
+        };
+        if let Some(cause) = cause {
+            lost(core, session, cause, self.authority.deadline());
+        }
     }
 }
 
 /// The turn is over for everyone here: its clients hear so, and it is stopped if nobody else can have begun one.
-async fn lost(core: &Arc<Core>, session: &Arc<Session>, cause: Cause, until: Instant) {
-    warn!(session = %session.key, ?cause, "a lease was lost in the middle of a turn");
+fn lost(core: &Arc<Core>, session: &Arc<Session>, cause: Cause, deadline: Instant) {
+    if !session.is_stale() {
+        return;
+    }
+    let people: Vec<_> =
+        core.clients.all().into_iter().filter_map(|c| Some((c.leg_with(session)?, c))).collect();
+    // Before the turn is over here: as long as it runs, nothing of it goes to the CLI server.
+    people.iter().for_each(|(leg, client)| lapse(session, leg, client));
+    let kept = core.kept.legs_with(session);
+    if !session.lease_lost() {
+        return;
+    }
+    let late = Instant::now().saturating_duration_since(deadline);
+    warn!(session = %session.key, ?cause, late_ms = late.as_millis() as u64, "a lease was lost in the middle of a turn");
     metrics::outcome("lease_lost");
-    let mut stopped = false;
-    for client in core.clients.all() {
-        let Some(leg) = client.leg_with(session) else { continue };
-        let mut out = Vec::new();
-        relay::write_turn_lost(session, &mut out);
+    let mut out = Vec::new();
+    relay::write_turn_lost(session, &mut out);
+    for (_, client) in &people {
         let _ = client.send(&out);
-        // Later, the turn that an abort would hit might be another's.
-        if !stopped && Instant::now() < until + core.config.locks.ttl / 20 {
-            stopped = true;
-            let session = session.clone();
-            core.tracker.spawn(async move { abort(&leg, &session).await });
-        }
+    }
+    // Later, or if another has the session already, the turn that an abort would hit might be another's.
+    let ours = cause != Cause::Taken && late < core.config.locks.ttl / 20;
+    let leg = people.into_iter().map(|(leg, _)| leg).chain(kept).next();
+    if let Some(leg) = leg.filter(|_| ours) {
+        let session = session.clone();
+        core.tracker.spawn(async move { abort(&leg, &session).await });
+    }
+}
+
+/// What the CLI server has asked a client so far is not to be answered any more.
+fn lapse(session: &Session, leg: &Leg, client: &Client) {
+    client.forget_questions(session);
+    if let Some(route) = leg.route_to(session.key.id.as_str()) {
+        route.requests(|requests| requests.lapse());
     }
 }
 

@@ -8,7 +8,7 @@ use tracing::{debug, warn};
 
 use jetway_config::limits;
 use jetway_wire::{
-    Envelope, Kind, Value,
+    Envelope, Id, Kind, Value,
     catalogue::Answer,
     envelope::{self, EnvelopeError},
     event::{self, Turn},
@@ -157,9 +157,7 @@ fn on_frame(
             if !may_see(leg, client, method, *params) {
                 let _ = leg.refuse(id);
                 metrics::filtered();
-            } else if let Some(seen) =
-                client.ask(Question { leg: leg.clone(), id: id.clone(), body: frame.body.into() })
-            {
+            } else if let Some(seen) = client.ask(question(leg, id, method, *params, frame)) {
                 // One who takes over is asked anew.
                 if !client.is_gone() {
                     message.write_as(&seen, out);
@@ -177,6 +175,12 @@ fn on_frame(
         },
     }
     Ok(On::Message)
+}
+
+fn question(leg: &Arc<Leg>, id: &Id, method: &str, params: Option<Value<'_>>, frame: Frame<'_>) -> Question {
+    let session = params.and_then(|p| event::session_of(method, p)).and_then(|id| leg.route_to(&id));
+    let session = session.map(|route| route.session);
+    Question { leg: leg.clone(), id: id.clone(), session, body: frame.body.into() }
 }
 
 /// Whether the client may see a message, by the session that it names; turns are followed on the way.

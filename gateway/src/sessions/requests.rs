@@ -33,33 +33,47 @@ pub(crate) struct Open {
 
 /// The requests of a session that are not answered, as one client sees them.
 #[derive(Debug, Default)]
-pub(crate) struct Requests(Vec<Open>);
+pub(crate) struct Requests {
+    open: Vec<Open>,
+    /// What was open when a turn was lost: answers to it are worth nothing.
+    lapsed: Vec<Box<str>>,
+}
 
 impl Requests {
     fn open(&mut self, open: Open) {
-        if self.0.len() == MAX_OPEN {
-            self.0.remove(0);
+        if self.open.len() == MAX_OPEN {
+            self.open.remove(0);
         }
-        self.0.push(open);
+        self.open.push(open);
     }
 
     /// The request is answered; its frame, if the client has not seen it.
     fn answered(&mut self, id: &str) -> Option<Box<[u8]>> {
-        let at = self.0.iter().position(|open| *open.id == *id)?;
-        let open = self.0.remove(at);
+        let at = self.open.iter().position(|open| *open.id == *id)?;
+        let open = self.open.remove(at);
         open.held.then_some(open.frame)
     }
 
     /// Lets the client see a request that it has not; its frame.
     fn release(&mut self, id: &str) -> Option<Box<[u8]>> {
-        let open = self.0.iter_mut().find(|open| *open.id == *id && open.held)?;
+        let open = self.open.iter_mut().find(|open| *open.id == *id && open.held)?;
         open.held = false;
         Some(open.frame.clone())
     }
 
+    /// The turn in which they were asked is lost.
+    pub(crate) fn lapse(&mut self) {
+        self.lapsed = std::mem::take(&mut self.open).into_iter().map(|open| open.id).collect();
+    }
+
+    /// Whether it was asked in a turn that is lost.
+    pub(crate) fn has_lapsed(&self, id: &str) -> bool {
+        self.lapsed.iter().any(|lapsed| **lapsed == *id)
+    }
+
     /// All of them, for a client that takes over, as if it had seen them.
     pub(crate) fn take_over(&mut self, out: &mut Vec<u8>) {
-        for open in &mut self.0 {
+        for open in &mut self.open {
             open.held = false;
             out.extend_from_slice(&open.frame);
         }
@@ -134,6 +148,16 @@ mod tests {
         assert_eq!(requests.release("late"), None);
         assert_eq!(requests.answered("late"), None);
         assert_eq!(requests.answered("never"), None);
+    }
+
+    #[test]
+    fn what_was_open_lapses_with_its_turn() {
+        let mut requests = Requests::default();
+        requests.open(open("lost", true));
+        requests.lapse();
+        requests.open(open("new", false));
+        assert!(requests.has_lapsed("lost") && !requests.has_lapsed("new"));
+        assert_eq!(requests.release("lost"), None);
     }
 
     #[test]

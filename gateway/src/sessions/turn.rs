@@ -165,6 +165,10 @@ impl Turns {
 
     /// The session has nothing more to do.
     pub(crate) fn done(&mut self, now: Instant) -> Vec<Ended> {
+        // What is seen past the lease's deadline may be another's doing: the turn ends as lost, in a moment.
+        if self.leased().is_some_and(|leased| !leased.lease.is_live(now)) {
+            return Vec::new();
+        }
         let outcome = match (self.aborting, self.failed) {
             (true, _) => Outcome::Aborted,
             (_, true) => Outcome::Failed,

@@ -146,7 +146,7 @@ fn prepare(call: &mut Call, leg: &Arc<Leg>) -> Result<Then, Refusal> {
     let session = session.clone();
     let ends =
         matches!(call.method.name, "session.detach" | "session.destroy" | "session.delete" | "session.abort");
-    if session.is_stale() && !ends {
+    if !ends && (session.is_stale() || answers_lapsed(call, &session, leg)) {
         // Its lease is over: nothing more of the turn goes to a CLI server.
         return Err(Refusal::Indeterminate { session: Some(session.key.id.clone()), turn: None });
     }
@@ -169,26 +169,32 @@ fn prepare(call: &mut Call, leg: &Arc<Leg>) -> Result<Then, Refusal> {
     })
 }
 
+/// Whether the call answers what was asked in a turn of a shared session that was lost here.
+fn answers_lapsed(call: &Call, session: &Session, leg: &Leg) -> bool {
+    let request = call.request.params().filter(|_| session.is_shared()).and_then(|p| p.get("requestId"));
+    let asked = request.and_then(Value::as_str).zip(leg.route_to(session.key.id.as_str()));
+    asked.is_some_and(|(id, route)| route.requests(|requests| requests.has_lapsed(&id)))
+}
+
 fn begin_turn(call: &mut Call, session: Arc<Session>, leg: &Leg) -> Result<Then, Refusal> {
     let core = call.client.core();
-    if call.lease.as_ref().is_some_and(|turn| !turn.is_live(Instant::now())) {
+    core.scribe.used(&session.key);
+    let Some(turn) = call.lease.take() else {
+        return Ok(session
+            .begin_turn(None, call.permit.as_ref())
+            .map_or(Then::Nothing, |turn| Then::Turn { session, turn }));
+    };
+    if !turn.is_live(Instant::now()) {
         // It waited too long for something else.
         return Err(Refusal::busy(None));
     }
-    let shared = call.lease.is_some();
-    let who = &call.client.who().user;
-    if shared {
-        lease::announce(&session, who, leg);
-    }
-    let leased = call.lease.take().map(|turn| Leased::new(Lease::watched(turn, core, &session), leg.id()));
-    core.scribe.used(&session.key);
-    match session.begin_turn(leased, call.permit.as_ref()) {
-        Some(turn) => Ok(Then::Turn { session, turn }),
+    lease::announce(&session, &call.client.who().user, leg);
+    let (lease, watch) = Lease::new(turn);
+    let Some(turn) = session.begin_turn(Some(Leased::new(lease, leg.id())), call.permit.as_ref()) else {
         // Nobody here would see it end, so nobody would know when another may begin.
-        None if shared => {
-            let why = "resume a shared session before you send to it".into();
-            Err(Refusal::Invalid(code::INVALID_REQUEST, why))
-        }
-        None => Ok(Then::Nothing),
-    }
+        let why = "resume a shared session before you send to it".into();
+        return Err(Refusal::Invalid(code::INVALID_REQUEST, why));
+    };
+    watch.start(core, &session);
+    Ok(Then::Turn { session, turn })
 }

@@ -1,4 +1,4 @@
-//! Which requests and notifications reached a server, for tests of what must not.
+//! Which requests, notifications and replies reached a server, for tests of what must not.
 
 use std::{
     collections::VecDeque,
@@ -9,16 +9,16 @@ use jetway_wire::Value;
 
 use super::MAX_ENTRIES;
 
-/// A request or notification that arrived.
+/// A request, notification or reply that arrived.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Received {
     /// Index of the server.
     pub server: usize,
     /// The connection, counted from 1 in each process.
     pub connection: u64,
-    /// As it was spelled.
+    /// As it was spelled; empty for a reply.
     pub method: String,
-    /// JSON, byte for byte; `null` without.
+    /// JSON, byte for byte; `null` without. Of a reply, its result or error.
     pub params: String,
 }
 

@@ -213,9 +213,10 @@ fn dispatch(server: &Rc<Server>, conn: &Rc<Conn>, message: Envelope<'_>) {
         }
         Kind::Notification { method, params } => server.record(conn.id, &method, params),
         Kind::Reply { id: Id::Number(id), outcome } => {
+            let (Ok(value) | Err(value)) = outcome;
+            server.record(conn.id, "", Some(value));
             // Replies to questions that nobody asks any more are harmless, as they are to the CLI.
             if let Some(answer) = conn.asked.borrow_mut().remove(&id) {
-                let (Ok(value) | Err(value)) = outcome;
                 let _ = answer.send(String::from_utf8_lossy(value.text()).into_owned());
             }
         }

@@ -179,7 +179,7 @@ impl Stub {
         &self.ledger
     }
 
-    /// Every request and notification that arrived, oldest first; nothing without [`Options::record`].
+    /// Every request, notification and reply that arrived, oldest first; nothing without [`Options::record`].
     #[must_use]
     pub fn received(&self) -> Vec<Received> {
         self.calls.as_ref().map(Calls::list).unwrap_or_default()
