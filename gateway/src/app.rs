@@ -24,6 +24,7 @@ use crate::{
     auth::{self, Rules},
     directory::{self, Directory, New, Place},
     drain::{self, Count, Drain},
+    http,
     net::workers::Workers,
     policy::Reach,
     reload::{self, Reload},
@@ -166,6 +167,8 @@ pub enum StartError {
 pub struct Addresses {
     /// JSON-RPC for SDKs.
     pub sdk: Option<SocketAddr>,
+    /// REST, server-sent events and WebSocket.
+    pub http: Option<SocketAddr>,
     /// Metrics, health and operations.
     pub admin: Option<SocketAddr>,
 }
@@ -186,6 +189,7 @@ impl App {
     /// Binds the listeners, then starts the pool, then serves.
     pub async fn start(config: Config, metrics: PrometheusHandle) -> Result<Self, StartError> {
         let sdk = bind(&config, Port::Sdk).await?;
+        let http = bind(&config, Port::Http).await?;
         let admin = bind(&config, Port::Admin).await?;
         for missing in not_yet(&config) {
             warn!(key = missing, "this part of the configuration has no effect yet");
@@ -222,7 +226,7 @@ impl App {
             tracker,
         });
         let local = |l: &Option<TcpListener>| l.as_ref().and_then(|l| l.local_addr().ok());
-        let addresses = Addresses { sdk: local(&sdk), admin: local(&admin) };
+        let addresses = Addresses { sdk: local(&sdk), http: local(&http), admin: local(&admin) };
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let workers = Arc::new(Workers::start(cores).map_err(StartError::Threads)?);
         let mut listeners = JoinSet::new();
@@ -234,6 +238,9 @@ impl App {
         core.tracker.spawn(leaving::watch(core.clone()));
         if let Some(listener) = sdk {
             listeners.spawn(sdk::serve(core.clone(), listener, workers.clone()));
+        }
+        if let Some(listener) = http {
+            listeners.spawn(http::serve(core.clone(), listener));
         }
         if let Some(listener) = admin {
             listeners.spawn(admin::serve(core.clone(), listener, metrics));

@@ -1,5 +1,7 @@
 //! The one place where a refusal becomes a reply.
 
+pub(crate) mod http;
+
 use serde_json::{Value, json};
 
 use jetway_wire::{Id, envelope};

@@ -93,7 +93,7 @@ async fn either(term: &mut Signal, int: &mut Signal) -> &'static str {
 fn announce(app: &App) {
     let addresses = app.addresses();
     let mut out = std::io::stdout().lock();
-    for (name, address) in [("sdk", addresses.sdk), ("admin", addresses.admin)] {
+    for (name, address) in [("sdk", addresses.sdk), ("http", addresses.http), ("admin", addresses.admin)] {
         if let Some(address) = address {
             // Nobody has to read it.
             let _ = writeln!(out, "{name} listening on {address}");

@@ -219,6 +219,8 @@ pub struct Entry {
     pub epoch: u64,
     /// The highest fence under which it was used.
     pub fence: u64,
+    /// What the face that made it keeps of it; not looked into here.
+    pub note: Option<Arc<str>>,
 }
 
 impl Entry {
@@ -239,6 +241,7 @@ impl Entry {
             ended: None,
             epoch: 1,
             fence: 0,
+            note: None,
         }
     }
 

@@ -103,8 +103,9 @@ pub enum ChangeError {
     /// There is no such session (any more).
     #[error("there is no such session")]
     NotFound,
-    /// It would have more than [`MAX_MEMBERS`](super::MAX_MEMBERS).
-    #[error("the session has too many members")]
+    /// It would have more than [`MAX_MEMBERS`](super::MAX_MEMBERS), or a longer note than
+    /// [`NOTE_BYTES`](super::NOTE_BYTES).
+    #[error("the session would have too many members or too long a note")]
     Full,
     /// The store did not answer as it should.
     #[error(transparent)]

@@ -43,6 +43,9 @@ pub const MAX_MEMBERS: usize = 100;
 /// The longest reason, in bytes; what is longer is cut.
 pub const REASON_BYTES: usize = 256;
 
+/// The longest note, in bytes: a few settings, and a text of some pages. A list reads the notes of all it lists.
+pub const NOTE_BYTES: usize = 16 << 10;
+
 /// How long a claim may wait for its session: far longer than any CLI server takes to start and answer.
 pub const ORPHANED_AFTER: Duration = Duration::from_secs(300);
 
@@ -102,6 +105,7 @@ enum Change {
     Name(Option<Name>),
     Share(Vec<Member>),
     Unshare(UserId),
+    Note(Option<String>),
 }
 
 impl Directory {
@@ -296,6 +300,18 @@ impl Directory {
     /// [`FenceError::Superseded`] if it was used under a higher one before.
     pub async fn record_fence(&self, key: &Key, fence: u64) -> Result<(), FenceError> {
         either!(self.record_fence(key.clone(), fence.min(MAX_NUMBER)))
+    }
+
+    /// What the face that made the session keeps of it: text of its own, never a secret.
+    ///
+    /// # Errors
+    /// If there is no such session, or the note is longer than [`NOTE_BYTES`].
+    pub async fn set_note(&self, key: &Key, note: Option<&str>, at: UnixMs) -> Result<(), ChangeError> {
+        if note.is_some_and(|note| note.len() > NOTE_BYTES) {
+            return Err(ChangeError::Full);
+        }
+        let note = note.filter(|note| !note.is_empty()).map(str::to_owned);
+        self.change(key, Change::Note(note), at).await
     }
 
     async fn change(&self, key: &Key, change: Change, at: UnixMs) -> Result<(), ChangeError> {

@@ -20,6 +20,12 @@ pub(crate) fn prepare(stream: &TcpStream) {
     let _ = socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE));
 }
 
+/// Has the kernel close a connection whose peer takes nothing of what is sent for `patience`.
+pub(crate) fn give_up_stalled(stream: &TcpStream, patience: Duration) {
+    #[cfg(target_os = "linux")]
+    let _ = SockRef::from(stream).set_tcp_user_timeout(Some(patience));
+}
+
 /// Acknowledges at once what has come so far.
 ///
 /// The npm SDK writes a frame's header and body separately and without `TCP_NODELAY`: Nagle holds the body

@@ -20,6 +20,7 @@ use jetway_wire::{
 pub(crate) mod address;
 pub(crate) mod filter;
 pub(crate) mod patterns;
+pub(crate) mod provider;
 mod resolve;
 mod role;
 mod tools;

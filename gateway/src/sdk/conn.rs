@@ -29,6 +29,7 @@ use crate::{
     rescue,
     sessions::{
         client::Client,
+        outlet::Outlet,
         pending::{Answer, Origin},
     },
     stack::{Accepted, Call, Limit, RETRY_AFTER, Refusal, Target},
@@ -327,7 +328,8 @@ where
         let caller = self.core.authenticate(token.as_deref(), None, Some(self.peer)).await?;
         let seat = self.sit_down(&caller.who)?;
         let params = hello.params.filter(|_| is_connect).map_or(&b"{}"[..], Value::text);
-        let client = Client::new(caller, params.into(), self.writer.clone(), self.core.clone());
+        let outlet = Outlet::Socket(self.writer.clone());
+        let client = Client::new(caller, params.into(), outlet, self.core.clone());
         let answer = client.introduce().await.inspect_err(|_| client.close())?;
         match &answer {
             Ok(_) => {

@@ -1,4 +1,5 @@
-//! A client: a connection of somebody's application, and its legs to CLI servers.
+//! A client: a connection of somebody's application, or a part of Jetway that acts as one, and its legs to CLI
+//! servers.
 
 use std::{
     collections::HashMap,
@@ -22,6 +23,7 @@ use super::{
     asked::{Asked, Question},
     idle, kept,
     leg::Leg,
+    outlet::Outlet,
     pending::{Answer, Waiting},
     registry::{Registry, Session},
     relay,
@@ -33,7 +35,7 @@ use crate::{
     app::Core,
     auth::Caller,
     directory::{Entry, Key, UnixMs},
-    net::writer::{Backlog, Writer},
+    net::writer::Backlog,
     stack::{Limit, RETRY_AFTER, Refusal},
 };
 
@@ -47,7 +49,7 @@ pub(crate) struct Client {
     caller: Caller,
     /// The params of its `connect`, repeated on every leg.
     hello: Box<[u8]>,
-    writer: Arc<Writer>,
+    outlet: Outlet,
     core: Arc<Core>,
     legs: Mutex<Legs>,
     asked: Mutex<Asked>,
@@ -83,13 +85,13 @@ impl Client {
     pub(crate) fn new(
         caller: impl Into<Caller>,
         hello: Box<[u8]>,
-        writer: Arc<Writer>,
+        outlet: Outlet,
         core: Arc<Core>,
     ) -> Arc<Self> {
         let client = Arc::new(Self {
             caller: caller.into(),
             hello,
-            writer,
+            outlet,
             core,
             legs: Mutex::default(),
             asked: Mutex::default(),
@@ -116,9 +118,9 @@ impl Client {
         *lock(&self.used)
     }
 
-    /// Whether its end of the socket is closed, though nobody has acted on that yet.
+    /// Whether its end is closed, though nobody has acted on that yet.
     pub(crate) fn has_hung_up(&self) -> bool {
-        self.writer.has_ended()
+        self.outlet.has_ended()
     }
 
     /// Its legs to that server.
@@ -206,12 +208,12 @@ impl Client {
             }
             return Backlog::None;
         }
-        self.writer.send(frames)
+        self.outlet.send(frames)
     }
 
     /// Waits until the client has taken all.
     pub(crate) async fn drained(&self) -> io::Result<()> {
-        self.writer.drained().await
+        self.outlet.drained().await
     }
 
     /// Whether the caller takes part in a session of that name on the leg's server.
@@ -424,6 +426,12 @@ impl Client {
         lock(&self.asked).forget(leg);
     }
 
+    /// Whether it has that session attached, or would bring it back unseen.
+    pub(crate) fn has_attached(&self, id: &SessionId) -> bool {
+        self.dormant(id).is_some()
+            || lock(&self.legs).all.iter().any(|l| !l.is_closed() && l.route_to(id.as_str()).is_some())
+    }
+
     /// How many sessions it has attached, on all its legs.
     pub(crate) fn sessions(&self) -> usize {
         lock(&self.legs).all.iter().map(|l| l.sessions()).sum()
@@ -432,7 +440,7 @@ impl Client {
     /// Nothing vouches for it any more: its connection ends, whatever it does.
     pub(crate) fn revoke(&self) {
         self.revoked.store(true, Ordering::Release);
-        self.writer.give_up();
+        self.outlet.give_up();
         self.close();
     }
 
@@ -492,7 +500,7 @@ impl Client {
     pub(crate) fn cut_off(&self) {
         for (waiting, routes) in self.end() {
             // It is the last that is sent, and waits for the socket as long as the drain allows.
-            let _ = self.send(&relay::ended(waiting, &routes));
+            let _ = self.outlet.send(&relay::ended(waiting, &routes));
         }
     }
 

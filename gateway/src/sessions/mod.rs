@@ -8,6 +8,7 @@ pub(crate) mod lease;
 pub(crate) mod leaving;
 pub(crate) mod leg;
 pub(crate) mod listing;
+pub(crate) mod outlet;
 pub(crate) mod pending;
 pub(crate) mod registry;
 pub(crate) mod relay;

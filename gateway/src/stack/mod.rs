@@ -78,8 +78,8 @@ pub(crate) enum Accepted {
 }
 
 /// The whole order, outermost first.
-pub(crate) fn stack() -> impl Service<Call, Response = Accepted, Error = Refusal, Future: Send> + Clone + Send
-{
+pub(crate) fn stack()
+-> impl Service<Call, Response = Accepted, Error = Refusal, Future: Send> + Clone + Send + Sync {
     ServiceBuilder::new()
         // Outermost, so that refusals are counted and timed as well.
         .layer_fn(meter::Meter::new)

@@ -11,10 +11,10 @@ use futures_util::future::{BoxFuture, Either, Ready, ready};
 use tower::Service;
 
 use jetway_config::Live;
-use jetway_wire::Value;
+use jetway_wire::{Value, catalogue::Scope};
 
 use super::{Accepted, Call, Refusal, Target};
-use crate::policy::{self, Denied, Names, System};
+use crate::policy::{self, Denied, Names, System, provider};
 
 #[derive(Debug, Clone)]
 pub(super) struct Reach<S> {
@@ -88,12 +88,22 @@ fn judge(call: &Call) -> Result<bool, Denied> {
     Ok(known)
 }
 
-/// Puts in what a call to a server with other users must say and does not.
+/// Puts in what a call to a server with other users must say and does not, and the tenant's model provider
+/// where a session is to have none.
 fn impose(call: &mut Call) {
     let live = call.client.core().live();
     let imposed = policy::imposed(call.method, params(call), &reach(&live, call));
     for (name, json) in imposed {
         call.request.insert(name, json.as_bytes());
+    }
+    let who = call.client.who();
+    // Whoever joins another's session leaves its model to the owner.
+    let joins = matches!(&call.target, Target::Session(session) if !session.is_of(who));
+    let provider = live.tenants.get(&who.tenant).provider.as_ref().filter(|_| !joins);
+    if let (Some(provider), Scope::Create | Scope::Resume) = (provider, call.method.scope) {
+        for (name, json) in provider::given(provider, params(call)) {
+            call.request.insert(name, json.as_bytes());
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses its part")]
 
 pub mod client;
+pub mod http;
 pub mod issuer;
 pub mod program;
 
@@ -64,6 +65,8 @@ pub fn per_user(program: &std::path::Path, state_dir: &std::path::Path, more: &s
 pub struct Gateway {
     pub app: App,
     pub sdk: SocketAddr,
+    /// If it is on.
+    pub http: Option<SocketAddr>,
     pub admin: SocketAddr,
 }
 
@@ -79,7 +82,12 @@ pub async fn start_from(sources: &Sources) -> Gateway {
     let metrics = PrometheusBuilder::new().build_recorder().handle();
     let app = App::start(config, metrics).await.unwrap();
     let addresses = app.addresses();
-    Gateway { app, sdk: addresses.sdk.unwrap(), admin: addresses.admin.unwrap() }
+    Gateway { app, sdk: addresses.sdk.unwrap(), http: addresses.http, admin: addresses.admin.unwrap() }
+}
+
+/// The same configuration, with HTTP.
+pub fn with_http(toml: &str) -> String {
+    toml.replace("http = \"off\"", "http = \"127.0.0.1:0\"")
 }
 
 /// A stub and a gateway before it, with `servers` servers.

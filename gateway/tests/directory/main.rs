@@ -208,6 +208,7 @@ async fn all_is_there_after_a_crash(mut store: Store) {
     d.move_to(&key, 1, &grouped, later(1)).await.unwrap();
     d.rename(&key, Some(&"Kept".parse().unwrap()), later(2)).await.unwrap();
     d.set_members(&key, &[member("bob", Role::Member)], later(3)).await.unwrap();
+    d.set_note(&key, Some("kept as well"), later(3)).await.unwrap();
     d.set_status(&key, Status::Completed, Some("done"), later(4)).await.unwrap();
     d.touch(std::slice::from_ref(&key), later(5)).await.unwrap();
     d.record_fence(&key, 3).await.unwrap();
@@ -233,6 +234,7 @@ async fn all_is_there_after_a_crash(mut store: Store) {
         ended: Some(later(4)),
         epoch: 2,
         fence: 3,
+        note: Some("kept as well".into()),
     };
     assert_eq!(before, expected);
 }

@@ -112,6 +112,7 @@ impl Model {
             ended: None,
             epoch: epoch + 1,
             fence,
+            note: None,
         };
         self.0.insert(key.clone(), Known { entry: entry.clone(), claims: 1, since: BTreeMap::new() });
         Ok(Claim { entry, fresh: true })
@@ -284,7 +285,13 @@ async fn step(d: &Directory, model: &mut Model, step: Step) -> Result<(), TestCa
                 k.entry.name.clone_from(&name);
                 Ok(())
             };
-            same("rename", d.rename(&key, name.as_ref(), at).await, model.change(&key, at, rename))
+            same("rename", d.rename(&key, name.as_ref(), at).await, model.change(&key, at, rename))?;
+            let text = NAMES.get(n as usize / 5 % 5).copied();
+            let note = |k: &mut Known| {
+                k.entry.note = text.map(Into::into);
+                Ok(())
+            };
+            same("note", d.set_note(&key, text, at).await, model.change(&key, at, note))
         }
         19..25 => {
             let new = Member { user: other, role: Role::ALL[n as usize % 3] };

@@ -21,6 +21,8 @@ elseif what == 'status' then
   end
 elseif what == 'name' then
   new.name, new.folded = ARGV[6], ARGV[7]
+elseif what == 'note' then
+  new.note = ARGV[6]
 elseif what == 'share' then
   -- most members, and users with their roles
   local count = call('HLEN', members)

@@ -11,7 +11,7 @@
 local P = KEYS[1]
 local call = redis.call
 local FIELDS = { 'name', 'status', 'reason', 'server', 'state', 'exclusive', 'claims', 'ephemeral', 'created',
-  'updated', 'last_used', 'ended', 'epoch', 'fence' }
+  'updated', 'last_used', 'ended', 'epoch', 'fence', 'note' }
 
 local function key(tenant, owner, id) return tenant .. '/' .. owner .. ' ' .. id end
 
@@ -43,6 +43,8 @@ end
 local function pack(k)
   local tenant, owner, id = parts(k)
   local out = call('HMGET', P .. 'entry:' .. k, unpack(FIELDS))
+  -- An entry of an earlier Jetway has no such field.
+  out[#FIELDS] = out[#FIELDS] or ''
   local flat = call('HGETALL', P .. 'members:' .. k)
   local lines = {}
   for i = 1, #flat, 2 do lines[#lines + 1] = flat[i] .. ' ' .. string.match(flat[i + 1], '^%a+') end

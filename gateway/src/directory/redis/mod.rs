@@ -154,6 +154,7 @@ impl Redis {
                 let call = call.arg("share").arg(MAX_MEMBERS);
                 members.iter().fold(call, |call, m| call.arg(m.user.as_str()).arg(m.role.as_str()))
             }
+            Change::Note(note) => call.arg("note").arg(note.as_deref().unwrap_or_default()),
             Change::Unshare(user) => call.arg("unshare").arg(user.as_str()),
         };
         match Answer::parse(&self.run::<String>(&call).await?) {

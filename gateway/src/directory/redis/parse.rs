@@ -53,7 +53,7 @@ fn unread(_: redis::ParsingError) -> StoreError {
 /// An entry as `pack` in `common.lua` makes it.
 pub(super) struct Packed {
     key: [String; 3],
-    fields: [String; 14],
+    fields: [String; 15],
     members: String,
 }
 
@@ -84,6 +84,7 @@ impl Packed {
             ended,
             epoch,
             fence,
+            note,
         ] = &self.fields;
         let time = |text: &str| number(text).map(UnixMs);
         Ok(Entry {
@@ -105,6 +106,7 @@ impl Packed {
             ended: some(ended).map(time).transpose()?,
             epoch: number(epoch)?,
             fence: number(fence)?,
+            note: some(note).map(Into::into),
         })
     }
 }

@@ -17,7 +17,7 @@ use crate::directory::{
 macro_rules! entry {
     () => {
         "s.tenant, s.owner, s.id, s.name, s.status, s.reason, s.server, s.state, s.exclusive, s.claims = 0, \
-         s.ephemeral, s.created, s.updated, s.last_used, s.ended, s.epoch, s.fence, \
+         s.ephemeral, s.created, s.updated, s.last_used, s.ended, s.epoch, s.fence, s.note, \
          (SELECT group_concat(user || ' ' || role, char(10)) FROM member \
           WHERE tenant = s.tenant AND owner = s.owner AND id = s.id)"
     };
@@ -199,7 +199,7 @@ fn entry(row: &Row<'_>) -> Result<Entry, StoreError> {
     Ok(Entry {
         key: stored::key(text(0)?, text(1)?, text(2)?)?,
         name: stored::name(maybe(3)?)?,
-        members: stored::members(maybe(17)?.unwrap_or_default())?,
+        members: stored::members(maybe(18)?.unwrap_or_default())?,
         status: stored::status(text(4)?)?,
         reason: row.get(5)?,
         place: Place { server: row.get(6)?, group: row.get(7)?, exclusive: row.get(8)? },
@@ -211,6 +211,7 @@ fn entry(row: &Row<'_>) -> Result<Entry, StoreError> {
         ended: row.get::<_, Option<i64>>(14)?.map(|at| UnixMs(at as u64)),
         epoch: number(15)?,
         fence: number(16)?,
+        note: row.get::<_, Option<String>>(17)?.map(Into::into),
     })
 }
 

@@ -145,6 +145,16 @@ pub(super) fn change(conn: &Connection, key: &Key, change: &Change, at: UnixMs) 
                 at.0 as i64,
             ])?
         }
+        Change::Note(note) => {
+            let sql = format!("UPDATE session SET note = ?4, updated = max(updated, ?5) WHERE {LIVE}");
+            conn.prepare_cached(&sql)?.execute(params![
+                key.owner.tenant.as_str(),
+                key.owner.user.as_str(),
+                key.id.as_str(),
+                note,
+                at.0 as i64,
+            ])?
+        }
         Change::Share(_) | Change::Unshare(_) => return share(conn, key, change, at),
     };
     Ok(if touched > 0 { Ok(()) } else { Err(ChangeError::NotFound) })
@@ -209,7 +219,7 @@ fn share(conn: &Connection, key: &Key, change: &Change, at: UnixMs) -> Answer<()
                 return Ok(Err(ChangeError::NotFound));
             }
         }
-        Change::Confirm | Change::Status(..) | Change::Name(_) => {}
+        Change::Confirm | Change::Status(..) | Change::Name(_) | Change::Note(_) => {}
     }
     touch(conn, std::slice::from_ref(key), at, false)?;
     Ok(Ok(()))

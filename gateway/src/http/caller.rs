@@ -1,0 +1,58 @@
+//! Who sends a request.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use axum::{
+    extract::FromRequestParts,
+    http::{HeaderMap, header, request::Parts},
+};
+
+use jetway_config::{Identity, limits};
+
+use super::{
+    Face,
+    fault::{Fault, Kind},
+};
+
+/// Where a request's connection comes from.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Peer(pub(super) SocketAddr);
+
+/// A request's user, known by its `Authorization` and `Jetway-User` headers.
+#[derive(Debug, Clone)]
+pub(super) struct Caller(pub(super) Identity);
+
+impl FromRequestParts<Arc<Face>> for Caller {
+    type Rejection = Fault;
+
+    async fn from_request_parts(parts: &mut Parts, face: &Arc<Face>) -> Result<Self, Fault> {
+        let credential = bearer(&parts.headers)?;
+        let user = one(&parts.headers, "jetway-user")?;
+        let peer = parts.extensions.get::<Peer>().map(|peer| peer.0);
+        let caller = face.core.authenticate(credential, user, peer).await?;
+        Ok(Self(caller.who))
+    }
+}
+
+/// What follows `Bearer`.
+fn bearer(headers: &HeaderMap) -> Result<Option<&str>, Fault> {
+    let Some(text) = one(headers, header::AUTHORIZATION.as_str())? else { return Ok(None) };
+    if text.len() > limits::CREDENTIAL_BYTES {
+        return Err(Fault::new(Kind::Unauthenticated, "The credential is too long"));
+    }
+    match text.split_once(' ') {
+        Some((scheme, credential)) if scheme.eq_ignore_ascii_case("bearer") => Ok(Some(credential.trim())),
+        _ => Err(Fault::new(Kind::Unauthenticated, "Expected `Authorization: Bearer <credential>`")),
+    }
+}
+
+/// A header that may stand there once: of two, proxies and servers take different ones.
+fn one<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a str>, Fault> {
+    let mut values = headers.get_all(name).iter();
+    let value = values.next();
+    let bad = || Fault::new(Kind::Malformed, format!("Expected at most one readable `{name}` header"));
+    if values.next().is_some() {
+        return Err(bad());
+    }
+    value.map(|v| v.to_str().map_err(|_| bad())).transpose()
+}

@@ -1,0 +1,105 @@
+//! How HTTP handlers enter the stack: the same calls as a client's on the SDK port.
+
+use std::{sync::Arc, time::Duration};
+
+use serde_json::Value;
+use tokio::{sync::oneshot, time::timeout};
+use tower::{Service as _, ServiceExt as _, util::BoxCloneSyncService};
+
+use jetway_config::limits;
+use jetway_wire::{Envelope, catalogue, envelope};
+
+use super::fault::{Fault, Kind};
+use crate::{
+    sessions::{client::Client, pending::Origin},
+    stack::{self, Accepted, Call, Refusal, Target, later::settle},
+};
+
+/// How long a CLI server may take to answer, beside the time that a turn may wait its turn: nothing that is asked
+/// here waits for a model.
+const ANSWER: Duration = Duration::from_secs(60);
+/// The most of a CLI server's own words that is passed on.
+const WORDS: usize = 500;
+
+/// The stack, for callers inside Jetway.
+pub(super) struct Door(BoxCloneSyncService<Call, Accepted, Refusal>);
+
+impl Door {
+    pub(super) fn new() -> Self {
+        Self(BoxCloneSyncService::new(stack::stack()))
+    }
+
+    /// Calls a method as `client` and waits for its result.
+    pub(super) async fn call(
+        &self,
+        client: &Arc<Client>,
+        method: &'static str,
+        params: &Value,
+    ) -> Result<Value, Fault> {
+        let (answer, answered) = oneshot::channel();
+        let call = call(client, method, params, Origin::Jetway(answer))?;
+        let accepted = async {
+            let mut stack = self.0.clone();
+            match settle(stack.ready().await?.call(call)).await? {
+                // What is asked here is small: nobody has to wait until a slow server has read it.
+                Accepted::Forwarded | Accepted::Slowly(_) | Accepted::Later(_) => {
+                    Ok(answered.await.unwrap_or_else(|_| Err(Box::default())))
+                }
+                Accepted::Told(result) => Ok(Ok(result.into_bytes().into())),
+                Accepted::Answered(result) | Accepted::Farewell(result) => Ok(Ok(result.as_bytes().into())),
+            }
+        };
+        let Ok(answer) = timeout(ANSWER + client.core().config.locks.wait, accepted).await else {
+            return Err(Fault::new(Kind::Timeout, format!("The CLI server did not answer {method} in time")));
+        };
+        match answer.map_err(|refusal: Refusal| Fault::from(refusal))? {
+            Ok(result) => serde_json::from_slice(&result)
+                .map_err(|_| Fault::new(Kind::CliFailed, "The CLI server's answer is not JSON")),
+            // Its leg was lost, with whatever the answer would have been.
+            Err(error) if error.is_empty() => {
+                Err(Refusal::Indeterminate { session: None, turn: None }.into())
+            }
+            Err(error) => Err(failed(&error)),
+        }
+    }
+}
+
+fn call(client: &Arc<Client>, method: &'static str, params: &Value, origin: Origin) -> Result<Call, Fault> {
+    let unknown = || Fault::new(Kind::NotImplemented, format!("The CLI server has no {method}"));
+    let known = catalogue::lookup(method).ok_or_else(unknown)?;
+    let body =
+        serde_json::json!({ "jsonrpc": "2.0", "id": 0, "method": method, "params": params }).to_string();
+    // As strictly as what comes by the SDK port: there is one idea of what a call is.
+    let request = Envelope::strict(body.as_bytes(), limits::JSON_DEPTH + 2)
+        .ok()
+        .and_then(|message| message.to_request())
+        .ok_or_else(|| Fault::new(Kind::Invalid, "The request is nested too deeply"))?;
+    Ok(Call {
+        client: client.clone(),
+        method: known,
+        request,
+        origin,
+        target: Target::Home,
+        wish: None,
+        lease: None,
+        held: None,
+        permit: None,
+    })
+}
+
+/// What a CLI server's error is over HTTP. Its codes say little; see the protocol's notes.
+fn failed(error: &[u8]) -> Fault {
+    let error = jetway_wire::Value::new(error);
+    let code = error.get("code").and_then(|c| c.as_i64()).unwrap_or_default();
+    let message = error.get("message").and_then(|m| m.as_str()).unwrap_or_default();
+    let message: String = message.chars().take(WORDS).collect();
+    if message.to_ascii_lowercase().contains("session not found") {
+        return Fault::no_session();
+    }
+    let kind = match code {
+        envelope::code::METHOD_NOT_FOUND => Kind::NotImplemented,
+        envelope::code::INVALID_PARAMS => Kind::Invalid,
+        _ => Kind::CliFailed,
+    };
+    Fault::new(kind, message)
+}

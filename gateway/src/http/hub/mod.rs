@@ -1,0 +1,283 @@
+//! The HTTP face's hold on a session: one client inside Jetway, attached like any other, whose events many
+//! subscribers share.
+//!
+//! Every event is noted under one lock as it comes, so that a turn's end is never missed, however slow those
+//! are who read. They read from a bounded buffer at their own pace, and hear when it has moved on.
+
+mod decide;
+pub(super) mod hubs;
+pub(super) mod requests;
+pub(super) mod ring;
+pub(super) mod state;
+mod subscription;
+mod turns;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak, atomic::AtomicUsize};
+
+use serde_json::{Value, json};
+use tokio::sync::{Semaphore, watch};
+use tracing::warn;
+
+use jetway_config::{Identity, SessionId, limits};
+use jetway_wire::{
+    Envelope, Kind as Message, envelope, event,
+    frame::{Caps, Decoder},
+};
+
+pub(super) use self::{
+    decide::Verdict,
+    ring::EventId,
+    state::Ending,
+    subscription::{Next, Place, Subscription},
+    turns::{Ask, Done, Handle, Patience},
+};
+use self::{
+    hubs::Numbers,
+    state::{Effect, State},
+    turns::Current,
+};
+use super::{Face, fault::Fault, profile::Profile};
+use crate::sessions::{
+    client::Client,
+    outlet::{Inbox, Outlet},
+};
+
+/// What Jetway says of itself to a CLI server, as the SDKs do.
+const HELLO: &[u8] = br#"{"supportedTaskKinds":["agent","client","shell"]}"#;
+
+/// A session, as the HTTP face holds it.
+pub(super) struct Hub {
+    pub(super) id: SessionId,
+    pub(super) client: Arc<Client>,
+    me: Weak<Self>,
+    face: Weak<Face>,
+    profile: Mutex<Profile>,
+    inner: Mutex<Inner>,
+    pulse: watch::Sender<Pulse>,
+    /// One turn at a time, first come first served.
+    turns: Arc<Semaphore>,
+    /// How many wait for it.
+    waiting: AtomicUsize,
+    /// Held while the session is attached, so that two requests do not do it twice.
+    attaching: tokio::sync::Mutex<()>,
+    numbers: Arc<Numbers>,
+}
+
+struct Inner {
+    decoder: Decoder,
+    state: State,
+    /// Who waits for the running turn.
+    current: Option<Current>,
+}
+
+/// Wakes subscribers: something new is there, or nothing more will be.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Pulse {
+    closed: bool,
+}
+
+impl Hub {
+    fn new(
+        face: &Arc<Face>,
+        owner: Identity,
+        id: SessionId,
+        profile: Profile,
+        numbers: Arc<Numbers>,
+    ) -> Arc<Self> {
+        let core = face.core.clone();
+        let max_frame = core.live().limits.max_frame;
+        let caps = Caps { header: limits::FRAME_HEADER_BYTES, body: max_frame };
+        let state = State::new(numbers.latest());
+        Arc::new_cyclic(|me: &Weak<Self>| {
+            let outlet = Outlet::Inside(me.clone());
+            Self {
+                client: Client::new(owner, HELLO.into(), outlet, core),
+                id,
+                me: me.clone(),
+                face: Arc::downgrade(face),
+                profile: Mutex::new(profile),
+                inner: Mutex::new(Inner { decoder: Decoder::new(caps), state, current: None }),
+                pulse: watch::Sender::default(),
+                turns: Arc::new(Semaphore::new(1)),
+                waiting: AtomicUsize::new(0),
+                attaching: tokio::sync::Mutex::default(),
+                numbers,
+            }
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Reads or changes what is known of the session.
+    pub(super) fn with<T>(&self, f: impl FnOnce(&mut State) -> T) -> T {
+        f(&mut self.lock().state)
+    }
+
+    fn face(&self) -> Option<Arc<Face>> {
+        self.face.upgrade()
+    }
+
+    /// Attaches the session, unless it is. To make it and to go on with it is the same question: the stack
+    /// knows which it is.
+    pub(super) async fn attach(&self, face: &Face) -> Result<(), Fault> {
+        let _one = self.attaching.lock().await;
+        if self.client.has_attached(&self.id) {
+            return Ok(());
+        }
+        let params = self.profile().params(&self.id);
+        face.door.call(&self.client, "session.create", &params).await.map(drop)
+    }
+
+    /// Tells the CLI server again what it has to know of the session, which it has attached or will have.
+    pub(super) async fn attach_again(&self, face: &Face) -> Result<(), Fault> {
+        let _one = self.attaching.lock().await;
+        let params = self.profile().params(&self.id);
+        face.door.call(&self.client, "session.create", &params).await.map(drop)
+    }
+
+    /// Makes the session, shared with `members`, as `jetway` says.
+    pub(super) async fn make(&self, face: &Face, members: &[Value], jetway: &Value) -> Result<(), Fault> {
+        let _one = self.attaching.lock().await;
+        let mut params = self.profile().params(&self.id);
+        params["members"] = json!(members);
+        params["jetway"] = jetway.clone();
+        face.door.call(&self.client, "session.create", &params).await.map(drop)
+    }
+
+    /// What its CLI server is told of the session when it is attached.
+    pub(super) fn profile(&self) -> Profile {
+        self.profile.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Changes that.
+    pub(super) fn set_profile(&self, profile: Profile) {
+        *self.profile.lock().unwrap_or_else(PoisonError::into_inner) = profile;
+    }
+
+    /// Calls a method about this session.
+    pub(super) async fn call(
+        &self,
+        face: &Face,
+        method: &'static str,
+        mut params: Value,
+    ) -> Result<Value, Fault> {
+        params["sessionId"] = json!(self.id);
+        face.door.call(&self.client, method, &params).await
+    }
+
+    /// Adds an event of Jetway's own.
+    pub(super) fn tell(&self, kind: &str, data: &Value) {
+        let id = self.numbers.next();
+        self.with(|state| state.push(id, kind, data.to_string().as_bytes()));
+        self.wake();
+    }
+
+    fn wake(&self) {
+        self.pulse.send_modify(|_| ());
+    }
+
+    /// Says that nothing more will come; what runs has been told of by then.
+    fn close(&self, cut_off: bool) {
+        if cut_off {
+            self.client.cut_off();
+        } else {
+            self.client.close();
+        }
+        self.pulse.send_replace(Pulse { closed: true });
+    }
+
+    /// Whether nobody listens, nothing runs and nobody is asked for anything.
+    fn is_quiet(&self) -> bool {
+        self.pulse.receiver_count() == 0
+            && self.turns.available_permits() == 1
+            && self.with(|s| !s.is_running() && s.requests.list().is_empty())
+    }
+
+    fn take(&self, frame: &[u8], state: &mut State, effects: &mut Vec<Effect>) {
+        let Ok(message) = Envelope::trusted(frame) else { return };
+        match &message.kind {
+            Message::Notification { method, params: Some(params) } if *method == event::SESSION_EVENT => {
+                let ours = event::session_of(method, *params).is_some_and(|id| id == self.id.as_str());
+                let Some(event) = params.get("event").filter(|_| ours) else { return };
+                let kind = event.get("type").and_then(|t| t.as_str()).unwrap_or_default();
+                let data = event.get("data").map_or(&b"{}"[..], |d| d.text());
+                effects.extend(state.event(self.numbers.next(), &kind, data));
+            }
+            Message::Request { id, method, params } => {
+                let params = params.map_or(&b"{}"[..], |p| p.text());
+                effects.extend(self.asked(id, method, params, state));
+            }
+            _ => {}
+        }
+    }
+
+    /// A CLI server asks something of its client; questions for a person are all that is answered here.
+    fn asked(&self, id: &jetway_wire::Id, method: &str, params: &[u8], state: &mut State) -> Option<Effect> {
+        if method == "userInput.request"
+            && let Ok(params) = serde_json::from_slice(params)
+        {
+            let request = requests::Request::question(id.clone(), &params);
+            if state.requests.add(request.clone()) {
+                return Some(Effect::Asked(request));
+            }
+        }
+        Some(Effect::Unanswerable(id.clone()))
+    }
+
+    fn act(&self, effects: Vec<Effect>) {
+        for effect in effects {
+            match effect {
+                Effect::Ended(turn, how) => self.ended(*turn, how),
+                Effect::Asked(request) => self.decide(request),
+                Effect::Unanswerable(id) => {
+                    let body = json!({ "jsonrpc": "2.0", "id": 0, "error": {
+                        "code": envelope::code::METHOD_NOT_FOUND, "message": "nobody answers this here" } });
+                    self.reply(id, body);
+                }
+            }
+        }
+    }
+
+    /// Answers a request of the CLI server.
+    fn reply(&self, id: jetway_wire::Id, body: Value) {
+        let Some(face) = self.face() else { return };
+        let client = self.client.clone();
+        face.core.tracker.spawn(async move {
+            let body = body.to_string();
+            if let Ok(answer) = Envelope::trusted(body.as_bytes()) {
+                let _ = client.answer(&id, &answer).await;
+            }
+        });
+    }
+}
+
+impl Inbox for Hub {
+    fn deliver(&self, frames: &[u8]) {
+        let mut effects = Vec::new();
+        {
+            let mut inner = self.lock();
+            let Inner { decoder, state, .. } = &mut *inner;
+            let mut batch = decoder.feed(frames);
+            loop {
+                match batch.next() {
+                    Ok(Some(frame)) => self.take(frame.body, state, &mut effects),
+                    Ok(None) => break,
+                    Err(error) => {
+                        warn!(session = %self.id, %error, "what the relay sent is no frame");
+                        break;
+                    }
+                }
+            }
+        }
+        self.act(effects);
+        self.wake();
+    }
+}
+
+impl Drop for Hub {
+    fn drop(&mut self) {
+        self.client.close();
+    }
+}

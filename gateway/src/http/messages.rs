@@ -1,0 +1,226 @@
+//! Prompts and their answers.
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    Json as JsonBody,
+    extract::{Path, State},
+    http::{HeaderMap, HeaderValue, header},
+    response::{IntoResponse, Response},
+};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+use tokio::time::timeout;
+use utoipa::ToSchema;
+
+use jetway_config::Identity;
+
+use super::{
+    Face,
+    body::Exact,
+    caller::Caller,
+    events,
+    fault::{Fault, Kind},
+    hub::{Ask, Done, Ending, Handle, Patience, Place},
+    idempotency::Named,
+    rfc3339,
+};
+use crate::directory::{Entry, Role};
+
+/// How long an answer is waited for, unless the request says.
+const ANSWER: u64 = 600;
+/// The longest that one may ask to wait.
+const LONGEST: u64 = 6 * 3600;
+
+/// A prompt.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Message {
+    pub(super) prompt: String,
+    /// What to do while another turn runs: `enqueue` waits in line (as without it), `immediate` says it into that
+    /// turn, `refuse` answers 409.
+    #[serde(default)]
+    pub(super) mode: Mode,
+    /// As the CLI has them.
+    #[schema(value_type = Option<Vec<Object>>)]
+    pub(super) attachments: Option<Vec<Map<String, Value>>>,
+    /// How long to wait for the answer; the turn goes on afterwards. 600 unless it is said, at most 21600.
+    pub(super) timeout_seconds: Option<u64>,
+}
+
+/// What to do while another turn runs.
+#[derive(Debug, Clone, Copy, Default, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Mode {
+    #[default]
+    Enqueue,
+    Immediate,
+    Refuse,
+}
+
+/// A turn that has ended.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Answer {
+    pub(super) session_id: String,
+    pub(super) turn_id: String,
+    /// The CLI's id of the prompt.
+    pub(super) message_id: Option<String>,
+    /// `completed` or `aborted`.
+    pub(super) outcome: String,
+    /// What the model said last.
+    pub(super) content: Option<String>,
+    /// What it took: the CLI's own account, tokens and cost added up.
+    #[schema(value_type = Object)]
+    pub(super) usage: Map<String, Value>,
+    pub(super) ended_at: String,
+}
+
+/// `POST /sessions/{ref}/messages`
+pub(super) async fn send(
+    State(face): State<Arc<Face>>,
+    Caller(who): Caller,
+    Path(reference): Path<String>,
+    headers: HeaderMap,
+    Exact(message, body): Exact<Message>,
+) -> Result<Response, Fault> {
+    let entry = face.find_live(&who, &reference, Role::Member).await?;
+    let prompted = Prompted { headers: &headers, body: &body, patience: patience(message.timeout_seconds)? };
+    face.ask(&entry, message.into_ask(&who), &who, &prompted, |a| JsonBody(a).into_response()).await
+}
+
+/// A request that holds a prompt.
+pub(super) struct Prompted<'a> {
+    pub(super) headers: &'a HeaderMap,
+    /// What tells it from another with the same key.
+    pub(super) body: &'a [u8],
+    /// How long it waits for the answer.
+    pub(super) patience: Duration,
+}
+
+impl Face {
+    /// Says something in a session.
+    pub(super) async fn prompt(
+        self: &Arc<Self>,
+        who: &Identity,
+        entry: &Entry,
+        prompt: String,
+        prompted: &Prompted<'_>,
+        shape: fn(Answer) -> Response,
+    ) -> Result<Response, Fault> {
+        let ask = Ask { user: who.user.clone(), prompt, attachments: None, patience: Patience::Wait };
+        self.ask(entry, ask, who, prompted, shape).await
+    }
+
+    /// Begins a turn, or finds the one that the same request began, and answers as it was asked: with the turn's
+    /// events, or with its end in some shape.
+    async fn ask(
+        self: &Arc<Self>,
+        entry: &Entry,
+        ask: Ask,
+        who: &Identity,
+        prompted: &Prompted<'_>,
+        shape: fn(Answer) -> Response,
+    ) -> Result<Response, Fault> {
+        let named = Named::of(prompted.headers, Some(entry.key.clone()), prompted.body)?;
+        let hub = self.hub(entry)?;
+        // Before it is asked, so that nothing of it is missed.
+        let here = hub.place();
+        let (handle, again) = self.keys.once(who, named, || hub.ask(self, ask))?;
+        let mut response = if wants_events(prompted.headers) {
+            let place = if again { handle.since().unwrap_or(here) } else { here };
+            events::of_turn(hub.subscribe(Some(Place::After(place))), handle)
+        } else {
+            shape(Answer::of(entry, wait(&handle, prompted.patience).await?)?)
+        };
+        if again {
+            response.headers_mut().insert("idempotency-replayed", HeaderValue::from_static("true"));
+        }
+        Ok(response)
+    }
+}
+
+impl Message {
+    fn into_ask(self, who: &Identity) -> Ask {
+        let patience = match self.mode {
+            Mode::Enqueue => Patience::Wait,
+            Mode::Immediate => Patience::Steer,
+            Mode::Refuse => Patience::Refuse,
+        };
+        let attachments = self.attachments.map(|a| json!(a));
+        Ask { user: who.user.clone(), prompt: self.prompt, attachments, patience }
+    }
+}
+
+pub(super) fn patience(seconds: Option<u64>) -> Result<Duration, Fault> {
+    match seconds.unwrap_or(ANSWER) {
+        seconds @ 1..=LONGEST => Ok(Duration::from_secs(seconds)),
+        _ => Err(Fault::invalid(
+            "timeout_seconds",
+            format!("`timeout_seconds` must be between 1 and {LONGEST}"),
+        )),
+    }
+}
+
+/// Waits for a turn's end. Its going on does not depend on that.
+pub(super) async fn wait(handle: &Handle, patience: Duration) -> Result<Done, Fault> {
+    match timeout(patience, handle.ended()).await {
+        Ok(done) => done,
+        Err(_) => {
+            let why = "The turn still runs; follow it by the session's events, or stop it by its abort";
+            Err(Fault::new(Kind::Timeout, why).with("turn", handle.id.as_str()))
+        }
+    }
+}
+
+fn wants_events(headers: &HeaderMap) -> bool {
+    let accept = headers.get_all(header::ACCEPT).iter().filter_map(|v| v.to_str().ok());
+    accept.flat_map(|v| v.split(',')).any(|kind| {
+        kind.split(';').next().is_some_and(|k| k.trim().eq_ignore_ascii_case("text/event-stream"))
+    })
+}
+
+impl Answer {
+    /// The answer; a fault, if the turn came to nothing.
+    pub(super) fn of(entry: &Entry, done: Done) -> Result<Self, Fault> {
+        let kind = match done.how {
+            Ending::Completed | Ending::Aborted => None,
+            Ending::Failed => Some(Kind::TurnFailed),
+            Ending::Indeterminate => Some(Kind::Indeterminate),
+        };
+        if let Some(kind) = kind {
+            let (error, message) = done.error.unwrap_or_default();
+            let fault = Fault::new(kind, message).with("turn", done.turn).with("error_type", error);
+            return Err(fault.with("message_id", done.message));
+        }
+        Ok(Self {
+            session_id: entry.key.id.to_string(),
+            turn_id: done.turn,
+            message_id: done.message,
+            outcome: done.how.as_str().to_owned(),
+            content: done.content,
+            usage: done.usage,
+            ended_at: rfc3339(done.ended),
+        })
+    }
+}
+
+/// What was stopped.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Aborted {
+    session_id: String,
+    /// The turn, if this gateway's HTTP face began it.
+    turn_id: Option<String>,
+}
+
+/// `POST /sessions/{ref}/abort`
+pub(super) async fn abort(
+    State(face): State<Arc<Face>>,
+    Caller(who): Caller,
+    Path(reference): Path<String>,
+) -> Result<JsonBody<Aborted>, Fault> {
+    let entry = face.find_live(&who, &reference, Role::Member).await?;
+    let hub = face.hub(&entry)?;
+    hub.attach(&face).await?;
+    let turn_id = hub.abort(&face).await?;
+    Ok(JsonBody(Aborted { session_id: entry.key.id.to_string(), turn_id }))
+}

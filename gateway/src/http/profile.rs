@@ -1,0 +1,192 @@
+//! What the HTTP face remembers of a session beside its events: what its CLI server must be told when the
+//! session is attached, and who decides about permissions.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+use utoipa::ToSchema;
+
+use jetway_config::SessionId;
+
+use super::fault::Fault;
+use crate::directory::{Entry, UnixMs};
+
+/// Who decides when a tool asks for permission.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Permissions {
+    /// Nobody: what needs a permission is not done.
+    #[default]
+    Deny,
+    /// Reading inside the workspace is allowed, nothing else.
+    ApproveSafe,
+    /// A person, by `/sessions/{ref}/requests`.
+    Ask,
+    /// Everything is allowed.
+    Approve,
+}
+
+/// How a session is to run, in the words of Kubernetes where there are such.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Config {
+    /// Processor cores, as `"2"` or `"500m"`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) cpu_limit: Option<String>,
+    /// Memory, as `"4Gi"`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) memory_limit: Option<String>,
+    /// The session ends so long after it was made, whatever it does; 0 is never.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) timeout_minutes: Option<u64>,
+    /// Whether its workspace outlives its CLI server.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) pvc_enabled: Option<bool>,
+    /// How large that is, as `"10Gi"`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) pvc_storage_size: Option<String>,
+    /// Whether the session is removed when it is completed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) auto_delete_on_complete: Option<bool>,
+    /// The session is removed when it was not used for so many hours; 0 is never.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) auto_delete_after_hours: Option<u64>,
+    /// MCP servers by name, as the CLI has them. Kept in memory only: their environments hold secrets.
+    #[schema(value_type = Object)]
+    #[serde(skip_serializing)]
+    pub(crate) mcp_servers: BTreeMap<String, Map<String, Value>>,
+}
+
+impl Config {
+    /// Refuses what cannot be meant.
+    pub(crate) fn check(&self) -> Result<(), Fault> {
+        let quantity = |field: &str, value: &Option<String>, units: &[&str]| match value {
+            Some(text) if !is_quantity(text, units) => {
+                let why = format!("`config.{field}` must be a number with one of {units:?}, or without");
+                Err(Fault::invalid(&format!("config.{field}"), why))
+            }
+            _ => Ok(()),
+        };
+        quantity("cpu_limit", &self.cpu_limit, &["m"])?;
+        quantity("memory_limit", &self.memory_limit, &SIZES)?;
+        quantity("pvc_storage_size", &self.pvc_storage_size, &SIZES)
+    }
+
+    /// When the session must end, and why; in milliseconds since 1970.
+    pub(crate) fn ends(&self, entry: &Entry) -> Option<(u64, &'static str)> {
+        let after = |at: UnixMs, span: Option<u64>, ms: u64| {
+            span.filter(|n| *n > 0).map(|n| at.0.saturating_add(n.saturating_mul(ms)))
+        };
+        let timeout = after(entry.created, self.timeout_minutes, 60_000).map(|at| (at, "timeout"));
+        let unused = after(entry.last_used, self.auto_delete_after_hours, 3_600_000).map(|at| (at, "unused"));
+        timeout.into_iter().chain(unused).min()
+    }
+}
+
+const SIZES: [&str; 8] = ["Ki", "Mi", "Gi", "Ti", "k", "M", "G", "T"];
+
+fn is_quantity(text: &str, units: &[&str]) -> bool {
+    let number = units.iter().find_map(|unit| text.strip_suffix(unit)).unwrap_or(text);
+    let digits = number.bytes().all(|b| b.is_ascii_digit() || b == b'.');
+    digits && number.parse::<f64>().is_ok_and(|n| n > 0.0 && n < 1e18)
+}
+
+/// It.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct Profile {
+    pub(crate) permissions: Permissions,
+    pub(crate) config: Config,
+    /// Params of `session.create`, as the caller gave them.
+    pub(crate) given: Map<String, Value>,
+}
+
+/// The part of it that the directory keeps: nothing secret.
+#[derive(Serialize, Deserialize)]
+struct Kept {
+    #[serde(default)]
+    permissions: Permissions,
+    #[serde(default)]
+    config: Config,
+    #[serde(default)]
+    given: Map<String, Value>,
+}
+
+/// What is kept of a model provider: without its key and headers.
+const OF_PROVIDER: [&str; 3] = ["type", "baseUrl", "wireApi"];
+
+impl Profile {
+    /// The params that attach the session.
+    pub(crate) fn params(&self, id: &SessionId) -> Value {
+        let mut params = json!({
+            "clientName": "jetway-http",
+            "streaming": true,
+            "requestPermission": true,
+            "requestUserInput": true,
+            "enableFileChangeTracking": true,
+            "envValueMode": "direct",
+        });
+        if let Value::Object(params) = &mut params {
+            params.extend(self.given.clone());
+            if !self.config.mcp_servers.is_empty() {
+                params.insert("mcpServers".into(), json!(self.config.mcp_servers));
+            }
+            params.insert("sessionId".into(), json!(id));
+        }
+        params
+    }
+
+    /// What the directory is to keep of it.
+    pub(crate) fn note(&self) -> String {
+        let mut given = self.given.clone();
+        if let Some(Value::Object(provider)) = given.get_mut("provider") {
+            provider.retain(|name, _| OF_PROVIDER.contains(&name.as_str()));
+        }
+        let kept = Kept { permissions: self.permissions, config: self.config.clone(), given };
+        serde_json::to_string(&kept).unwrap_or_default()
+    }
+
+    /// What the directory has kept of it.
+    pub(crate) fn of(entry: &Entry) -> Self {
+        let kept = entry.note.as_deref().and_then(|note| serde_json::from_str::<Kept>(note).ok());
+        kept.map_or_else(Self::default, |Kept { permissions, config, given }| Self {
+            permissions,
+            config,
+            given,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quantities_are_kubernetes() {
+        for good in ["2", "500m", "0.5"] {
+            assert!(is_quantity(good, &["m"]), "{good}");
+        }
+        for bad in ["", "m", "-1", "2 cores", "1e3", "0", "NaN"] {
+            assert!(!is_quantity(bad, &["m"]), "{bad}");
+        }
+        assert!(is_quantity("4Gi", &SIZES) && !is_quantity("4GiB", &SIZES));
+    }
+
+    #[test]
+    fn no_secret_is_kept() {
+        let given = json!({ "model": "m", "provider": { "type": "openai", "baseUrl": "http://x", "apiKey": "CANARY",
+            "headers": { "x": "CANARY" } } });
+        let Value::Object(given) = given else { unreachable!() };
+        let server = json!({ "command": "npx", "env": { "TOKEN": "CANARY" } });
+        let config = Config {
+            timeout_minutes: Some(60),
+            mcp_servers: [("github".to_owned(), server.as_object().unwrap().clone())].into(),
+            ..Config::default()
+        };
+        let note = Profile { permissions: Permissions::Ask, config, given }.note();
+        assert!(!note.contains("CANARY"), "{note}");
+        let kept: Kept = serde_json::from_str(&note).unwrap();
+        assert_eq!((kept.permissions, kept.config.timeout_minutes), (Permissions::Ask, Some(60)));
+        assert_eq!(kept.given["provider"]["baseUrl"], "http://x");
+    }
+}

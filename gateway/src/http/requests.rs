@@ -1,0 +1,91 @@
+//! Permission prompts and questions, for people.
+
+use std::sync::Arc;
+
+use axum::{
+    Json as JsonBody,
+    extract::{Path, State},
+    http::StatusCode,
+};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use utoipa::ToSchema;
+
+use super::{Face, body::Json, caller::Caller, fault::Fault, hub::Verdict};
+use crate::directory::Role;
+
+/// What waits for a person.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Waiting {
+    /// Each with its `id`, its `type` (`permission` or `question`) and what the CLI said of it.
+    #[schema(value_type = Vec<Object>)]
+    requests: Vec<Value>,
+}
+
+/// An answer: to a permission prompt a `decision`, to a question an `answer`.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Reply {
+    pub(super) decision: Option<Decision>,
+    /// `once` unless it is said.
+    #[serde(default)]
+    pub(super) scope: Scope,
+    pub(super) answer: Option<String>,
+    /// Why not, for the model.
+    pub(super) feedback: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Decision {
+    Approve,
+    Deny,
+}
+
+/// For how long something is approved.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Scope {
+    #[default]
+    Once,
+    Session,
+}
+
+/// `GET /sessions/{ref}/requests`
+pub(super) async fn list(
+    State(face): State<Arc<Face>>,
+    Caller(who): Caller,
+    Path(reference): Path<String>,
+) -> Result<JsonBody<Waiting>, Fault> {
+    let entry = face.find_live(&who, &reference, Role::Viewer).await?;
+    let held = face.hubs.held(&entry.key.owner, &entry.key.id);
+    // What this face does not hold has asked it for nothing.
+    let requests = held.map(|hub| hub.with(|state| state.requests.list())).unwrap_or_default();
+    Ok(JsonBody(Waiting { requests }))
+}
+
+/// `POST /sessions/{ref}/requests/{id}`
+pub(super) async fn answer(
+    State(face): State<Arc<Face>>,
+    Caller(who): Caller,
+    Path((reference, id)): Path<(String, String)>,
+    Json(reply): Json<Reply>,
+) -> Result<StatusCode, Fault> {
+    let entry = face.find_live(&who, &reference, Role::Member).await?;
+    let verdict = reply.verdict()?;
+    face.hub(&entry)?.answer(&face, &id, &verdict).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+impl Reply {
+    pub(super) fn verdict(self) -> Result<Verdict, Fault> {
+        match (self.decision, self.answer) {
+            (Some(Decision::Approve), None) => Ok(Verdict::Approve { session: self.scope == Scope::Session }),
+            (Some(Decision::Deny), None) => {
+                Ok(Verdict::Deny(self.feedback.unwrap_or_else(|| "the user said no".into())))
+            }
+            (None, Some(answer)) => Ok(Verdict::Answer(answer)),
+            _ => Err(Fault::invalid("decision", "Send either a `decision` or an `answer`")),
+        }
+    }
+}

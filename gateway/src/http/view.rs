@@ -1,0 +1,104 @@
+//! How a session looks over HTTP.
+
+use std::time::{Duration, UNIX_EPOCH};
+
+use axum::http::{HeaderMap, Uri, header};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use jetway_config::Identity;
+
+use super::{
+    profile::{Config, Permissions, Profile},
+    rfc3339,
+};
+use crate::directory::{Entry, UnixMs};
+
+/// A session.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct View {
+    pub(super) session_id: String,
+    /// What people call it.
+    pub(super) name: Option<String>,
+    /// Whose it is.
+    pub(super) user: String,
+    /// What the caller may do in it: `viewer`, `member` or `owner`.
+    pub(super) role: String,
+    /// `pending`, `running`, `completed`, `failed` or `terminated`.
+    pub(super) status: String,
+    /// Why it is so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) reason: Option<String>,
+    pub(super) members: Vec<MemberView>,
+    /// It goes with its last user.
+    pub(super) ephemeral: bool,
+    pub(super) created_at: String,
+    pub(super) updated_at: String,
+    pub(super) last_used_at: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) ended_at: Option<String>,
+    /// Who decides when a tool asks for permission.
+    pub(super) permissions: Permissions,
+    /// How it runs, without what is secret.
+    pub(super) config: Config,
+    /// The model that was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) model: Option<String>,
+    /// Where its events and prompts go over WebSocket.
+    pub(super) connection_url: String,
+}
+
+/// Somebody with whom a session is shared.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct MemberView {
+    pub(super) user: String,
+    pub(super) role: String,
+}
+
+/// Where a request says that it was sent to: what its links begin with.
+#[derive(Debug, Clone)]
+pub(super) struct Base(String);
+
+impl Base {
+    pub(super) fn of(uri: &Uri, headers: &HeaderMap) -> Self {
+        let host = headers.get(header::HOST).and_then(|h| h.to_str().ok());
+        let authority = uri.authority().map(|a| a.as_str());
+        Self(host.or(authority).unwrap_or("localhost").to_owned())
+    }
+
+    fn websocket(&self, id: &str) -> String {
+        format!("ws://{}/ws/sessions/{id}", self.0)
+    }
+}
+
+impl View {
+    pub(super) fn of(entry: &Entry, who: &Identity, base: &Base) -> Self {
+        let member = |m: &crate::directory::Member| MemberView {
+            user: m.user.to_string(),
+            role: m.role.as_str().to_owned(),
+        };
+        let profile = Profile::of(entry);
+        Self {
+            session_id: entry.key.id.to_string(),
+            name: entry.name.as_ref().map(|n| n.as_str().to_owned()),
+            user: entry.key.owner.user.to_string(),
+            role: entry.role_of(who).map_or("viewer", |r| r.as_str()).to_owned(),
+            status: entry.status.as_str().to_owned(),
+            reason: entry.reason.clone(),
+            members: entry.members.iter().map(member).collect(),
+            ephemeral: entry.ephemeral,
+            created_at: time(entry.created),
+            updated_at: time(entry.updated),
+            last_used_at: time(entry.last_used),
+            ended_at: entry.ended.map(time),
+            permissions: profile.permissions,
+            config: profile.config,
+            model: profile.given.get("model").and_then(|m| m.as_str()).map(str::to_owned),
+            connection_url: base.websocket(entry.key.id.as_str()),
+        }
+    }
+}
+
+fn time(at: UnixMs) -> String {
+    rfc3339(UNIX_EPOCH + Duration::from_millis(at.0))
+}

@@ -1,0 +1,20 @@
+//! The HTTP face, before the stub CLI.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod chat;
+mod sessions;
+mod turns;
+
+use common::{Gateway, fleet, start, stub, with_http};
+use jetway_loadtest::stub::Stub;
+
+/// A stub and a gateway with HTTP before it. The directory goes with the value that is returned last.
+async fn gateway(more: &str) -> (Stub, Gateway, tempfile::TempDir) {
+    let stub = stub(1);
+    let dir = tempfile::tempdir().unwrap();
+    let more = format!("directory.path = \"{}\"\n{more}", dir.path().join("directory.db").display());
+    let gateway = start(&with_http(&fleet(stub.addrs(), &more))).await;
+    (stub, gateway, dir)
+}
