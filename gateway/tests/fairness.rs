@@ -167,3 +167,44 @@ async fn room_is_given_back_however_a_turn_ends() {
     }
     assert_eq!(begun(&stub), ["well", "badly", "left", "crash", "last"]);
 }
+
+/// A session that is closed or deleted, one of many or alone, takes its turn's room with it and is forgotten.
+#[tokio::test]
+async fn room_is_given_back_when_sessions_are_closed_or_deleted() {
+    let one = ONE.replace('}', ", allow_methods = [\"sessions.bulkDelete\"] }");
+    let (stub, gateway) = start_fleet(1, &one).await;
+    let mut other = Client::hello(gateway.sdk, "other").await;
+    other.create("other").await;
+    let ends = [
+        ("sessions.close", json!({ "sessionId": "closed" })),
+        ("session.delete", json!({ "sessionId": "deleted" })),
+        ("sessions.bulkDelete", json!({ "sessionIds": ["quiet", "bulk"] })),
+    ];
+    let mut ada = Client::hello(gateway.sdk, "ada").await;
+    // A second connection has it attached as well, and does not keep it.
+    let mut also = Client::hello(gateway.sdk, "ada").await;
+    ada.create("quiet").await;
+    ada.turn("quiet", "nonce:quiet").await;
+    for (n, ((method, params), session)) in ends.into_iter().zip(["closed", "deleted", "bulk"]).enumerate() {
+        ada.create(session).await;
+        ada.prompt(session, &format!("[[hang]] nonce:{session}")).await.unwrap();
+        also.call("session.resume", json!({ "sessionId": session })).await.unwrap();
+        let waits = prompt(&mut other, "other", &format!("nonce:other-{n}")).await;
+        ada.call(method, params).await.unwrap();
+        other.reply(waits).await.unwrap();
+        until("the next one's turn is done", || stub.stats(0).turns == 0).await;
+    }
+    for gone in ["quiet", "bulk", "deleted"] {
+        // The directory hears of it a moment later.
+        let since = Instant::now();
+        while let Err(error) =
+            other.call("session.create", json!({ "sessionId": gone, "model": "stub" })).await
+        {
+            assert!(since.elapsed() < PATIENCE, "{gone}: {error}");
+            sleep(Duration::from_millis(10)).await;
+        }
+    }
+    let kept =
+        other.call("session.create", json!({ "sessionId": "closed", "model": "stub" })).await.unwrap_err();
+    assert_eq!(kept["code"], -32011, "what is closed is still its owner's");
+}

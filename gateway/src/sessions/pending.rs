@@ -44,8 +44,10 @@ pub(crate) enum Then {
     Learn,
     /// The session was to be left.
     Detach(Arc<Session>),
-    /// The session was to be removed.
-    Delete(Arc<Session>),
+    /// The session was to be closed, whoever has it attached.
+    Close(Arc<Session>),
+    /// The sessions were to be removed.
+    Delete(Vec<Arc<Session>>),
     /// A turn was to begin.
     Turn {
         session: Arc<Session>,
@@ -77,7 +79,8 @@ impl Then {
     pub(crate) fn session(&self) -> Option<&Arc<Session>> {
         match self {
             Then::Attach(attach) => Some(&attach.session),
-            Then::Detach(session) | Then::Delete(session) | Then::Turn { session, .. } => Some(session),
+            Then::Detach(session) | Then::Close(session) | Then::Turn { session, .. } => Some(session),
+            Then::Delete(sessions) => sessions.first(),
             Then::Nothing | Then::Learn | Then::List { .. } => None,
         }
     }
@@ -119,9 +122,20 @@ impl Then {
                 }
             }
             Then::Detach(session) if agreed() => leg.unroute(&session.key.id, Outcome::Aborted),
-            Then::Delete(session) if agreed() => {
+            Then::Close(session) => {
                 leg.unroute(&session.key.id, Outcome::Aborted);
-                client.forget(&session);
+                session.closed();
+            }
+            Then::Delete(sessions) if agreed() => {
+                // Of many, those that went are told of by what they took.
+                let freed = result.get("freedBytes");
+                let gone =
+                    |s: &Arc<Session>| freed.is_none_or(|freed| freed.get(s.key.id.as_str()).is_some());
+                for session in sessions.into_iter().filter(gone) {
+                    leg.unroute(&session.key.id, Outcome::Aborted);
+                    session.closed();
+                    client.forget(&session);
+                }
             }
             Then::Detach(_) | Then::Delete(_) => {}
         }
@@ -139,7 +153,12 @@ impl Then {
                 }
             }
             Then::Turn { session, turn } => session.turn_refused(turn),
-            Then::Nothing | Then::Learn | Then::List { .. } | Then::Detach(_) | Then::Delete(_) => {}
+            Then::Nothing
+            | Then::Learn
+            | Then::List { .. }
+            | Then::Detach(_)
+            | Then::Close(_)
+            | Then::Delete(_) => {}
         }
     }
 

@@ -328,6 +328,13 @@ impl Session {
         self.lock().turns.leased().map(|turn| turn.leg)
     }
 
+    /// Its CLI server has closed it, whoever is attached: nothing runs in it any more.
+    pub(crate) fn closed(&self) {
+        let mut state = self.lock();
+        let ended = state.turns.end_all(Outcome::Aborted, Instant::now());
+        self.report(&mut state, ended);
+    }
+
     /// A prompt is on its way, and has room until its session has nothing more to do; `None` when nobody is
     /// attached who would see the turn end.
     pub(crate) fn begin_turn(&self, leased: Option<Leased>, permit: Option<&Arc<Permit>>) -> Option<TurnId> {

@@ -144,9 +144,7 @@ fn prepare(call: &mut Call, leg: &Arc<Leg>) -> Result<Then, Refusal> {
         return Err(Refusal::SessionNotFound);
     }
     let session = session.clone();
-    let ends =
-        matches!(call.method.name, "session.detach" | "session.destroy" | "session.delete" | "session.abort");
-    if !ends && (session.is_stale() || answers_lapsed(call, &session, leg)) {
+    if !ends(call.method.name) && (session.is_stale() || answers_lapsed(call, &session, leg)) {
         // Its lease is over: nothing more of the turn goes to a CLI server.
         return Err(Refusal::Indeterminate { session: Some(session.key.id.clone()), turn: None });
     }
@@ -155,9 +153,14 @@ fn prepare(call: &mut Call, leg: &Arc<Leg>) -> Result<Then, Refusal> {
             call.client.give_up(&session);
             Then::Detach(session)
         }
-        "session.delete" | "sessions.delete" => {
+        "sessions.close" => {
             call.client.give_up(&session);
-            Then::Delete(session)
+            Then::Close(session)
+        }
+        "session.delete" | "sessions.delete" | "sessions.bulkDelete" => {
+            let sessions = named(call);
+            sessions.iter().for_each(|session| call.client.give_up(session));
+            Then::Delete(sessions)
         }
         "session.abort" => {
             call.client.give_up(&session);
@@ -174,6 +177,26 @@ fn answers_lapsed(call: &Call, session: &Session, leg: &Leg) -> bool {
     let request = call.request.params().filter(|_| session.is_shared()).and_then(|p| p.get("requestId"));
     let asked = request.and_then(Value::as_str).zip(leg.route_to(session.key.id.as_str()));
     asked.is_some_and(|(id, route)| route.requests(|requests| requests.has_lapsed(&id)))
+}
+
+/// Whether a method ends what its sessions do.
+fn ends(method: &str) -> bool {
+    let (leaves, removes) = (
+        ["session.detach", "session.destroy", "session.abort", "sessions.close"],
+        ["session.delete", "sessions.delete", "sessions.bulkDelete"],
+    );
+    leaves.contains(&method) || removes.contains(&method)
+}
+
+/// The sessions at hand that the call names: [`own`](super::own) has seen to it that its caller may.
+fn named(call: &Call) -> Vec<Arc<Session>> {
+    let (registry, who) = (&call.client.core().registry, call.client.who());
+    let mut sessions = Vec::new();
+    call.method.session_ids(call.request.params().unwrap_or(Value::new(b"{}")), |id| {
+        let id = id.as_str().and_then(|id| id.parse().ok());
+        sessions.extend(id.and_then(|id| registry.find(who, &id)));
+    });
+    sessions
 }
 
 fn begin_turn(call: &mut Call, session: Arc<Session>, leg: &Leg) -> Result<Then, Refusal> {

@@ -64,6 +64,11 @@ impl<'a> Call<'a> {
                 Ok(success(was))
             }
             "session.delete" => self.delete(),
+            "sessions.close" => {
+                self.server.close(self.conn.id, &self.named()?);
+                Ok(b"{}".to_vec())
+            }
+            "sessions.bulkDelete" => Ok(self.delete_all()),
             "session.abort" => self.abort(),
             "session.getMessages" => self.messages(),
             "session.list" => Ok(self.list()),
@@ -314,6 +319,21 @@ impl<'a> Call<'a> {
         self.server.announce_deleted(&id);
         self.server.flush_all();
         Ok(SUCCESS.into())
+    }
+
+    /// Those that are there; the answer names them.
+    fn delete_all(&self) -> Vec<u8> {
+        let ids = self.params.and_then(|p| p.get("sessionIds")).into_iter().flat_map(|ids| ids.elements());
+        let mut freed = Vec::new();
+        for id in ids.filter_map(|id| id.as_str()) {
+            let live = self.server.close(self.conn.id, &id);
+            if self.server.store.remove(&id) || live {
+                self.server.announce_deleted(&id);
+                freed.push(format!("\"{id}\":1"));
+            }
+        }
+        self.server.flush_all();
+        format!("{{\"freedBytes\":{{{}}}}}", freed.join(",")).into_bytes()
     }
 
     fn messages(&self) -> Outcome {
