@@ -33,7 +33,7 @@ pub use admin::Admin;
 pub use auth::{Auth, AuthError, Credential};
 pub use config::{AuditSink, Config, Drain, Log, LogFormat, LogLevel};
 pub use error::{ConfigError, ConfigErrors};
-pub use ids::{IdError, Identity, KeyId, SessionId, TenantId, UserId};
+pub use ids::{IdError, Identity, KeyId, MAX_ID_LEN, SessionId, TenantId, UserId};
 pub use keys::{ApiKey, KeyEntry, KeyHash, Keys};
 pub use limits::Limits;
 pub use live::{Fixed, Live, Reloaded};

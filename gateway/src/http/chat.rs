@@ -51,7 +51,12 @@ pub(super) struct Analysis {
     usage: Map<String, Value>,
 }
 
-/// `POST /analyze`: makes a session, asks, answers and removes it again, whatever comes of it.
+/// One question: a session that is made, asked and removed, whatever comes of it.
+#[utoipa::path(
+    post, path = "/analyze", operation_id = "analyze", tag = "chats",
+    request_body = Question,
+    responses((status = 200, description = "The answer", body = Analysis)),
+)]
 pub(super) async fn analyze(
     State(face): State<Arc<Face>>,
     Caller(who): Caller,
@@ -92,7 +97,12 @@ pub(super) struct Started {
     session_id: String,
 }
 
-/// `POST /chat/start`
+/// Begins a chat.
+#[utoipa::path(
+    post, path = "/chat/start", operation_id = "start_chat", tag = "chats",
+    request_body = Create,
+    responses((status = 200, description = "It has begun", body = Started)),
+)]
 pub(super) async fn start(
     State(face): State<Arc<Face>>,
     Caller(who): Caller,
@@ -125,7 +135,14 @@ fn reply(answer: Answer) -> Response {
     JsonBody(Reply { content, session_id, turn_id }).into_response()
 }
 
-/// `POST /chat/message`
+/// Says something in a chat.
+#[utoipa::path(
+    post, path = "/chat/message", operation_id = "chat_message", tag = "chats",
+    request_body = Said,
+    params(("idempotency-key" = Option<String>, Header, description = "One turn per key: it may be sent again when its reply was lost")),
+    responses((status = 200, description = "The answer; the turn as it happens, if `Accept` says so",
+        content((Reply = "application/json"), (String = "text/event-stream")))),
+)]
 pub(super) async fn message(
     State(face): State<Arc<Face>>,
     Caller(who): Caller,
@@ -151,7 +168,12 @@ pub(super) struct Ended {
     success: bool,
 }
 
-/// `POST /chat/end`
+/// Ends a chat.
+#[utoipa::path(
+    post, path = "/chat/end", operation_id = "end_chat", tag = "chats",
+    request_body = End,
+    responses((status = 200, description = "It has ended", body = Ended)),
+)]
 pub(super) async fn end(
     State(face): State<Arc<Face>>,
     Caller(who): Caller,
@@ -170,7 +192,14 @@ pub(super) struct Spoken {
     timeout_seconds: Option<u64>,
 }
 
-/// `POST /chat`: the user's own chat, which is always there.
+/// Says something in the user's own chat, which is always there.
+#[utoipa::path(
+    post, path = "/chat", operation_id = "chat", tag = "chats",
+    request_body = Spoken,
+    params(("idempotency-key" = Option<String>, Header, description = "One turn per key: it may be sent again when its reply was lost")),
+    responses((status = 200, description = "The answer; the turn as it happens, if `Accept` says so",
+        content((Reply = "application/json"), (String = "text/event-stream")))),
+)]
 pub(super) async fn sticky(
     State(face): State<Arc<Face>>,
     Caller(who): Caller,
@@ -193,7 +222,14 @@ pub(super) struct TeamSaid {
     timeout_seconds: Option<u64>,
 }
 
-/// `POST /team-chat`: a shared session, one turn at a time.
+/// Says something in a shared session: one turn at a time.
+#[utoipa::path(
+    post, path = "/team-chat", operation_id = "team_chat", tag = "chats",
+    request_body = TeamSaid,
+    params(("idempotency-key" = Option<String>, Header, description = "One turn per key: it may be sent again when its reply was lost")),
+    responses((status = 200, description = "The answer; the turn as it happens, if `Accept` says so",
+        content((Reply = "application/json"), (String = "text/event-stream")))),
+)]
 pub(super) async fn team(
     State(face): State<Arc<Face>>,
     Caller(who): Caller,

@@ -71,7 +71,12 @@ fn member() -> String {
     Role::Member.as_str().to_owned()
 }
 
-/// `POST /sessions`
+/// Makes a session.
+#[utoipa::path(
+    post, path = "/sessions", operation_id = "create_session", tag = "sessions",
+    request_body = Create,
+    responses((status = 201, description = "It is there", body = View, headers(("location" = String, description = "Its path")))),
+)]
 pub(super) async fn create(
     State(face): State<Arc<Face>>,
     Caller(who): Caller,

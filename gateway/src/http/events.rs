@@ -26,7 +26,12 @@ const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// How long a client is to wait before it comes back, in milliseconds.
 const RETRY: &[u8] = b"retry: 1000\n\n";
 
-/// `GET /sessions/{ref}/events`
+/// A session's events from now on, or from `Last-Event-ID` on.
+#[utoipa::path(
+    get, path = "/sessions/{ref}/events", operation_id = "session_events", tag = "turns",
+    params(("last-event-id" = Option<String>, Header, description = "The last event that was seen")),
+    responses((status = 200, description = "Events without an end", body = String, content_type = "text/event-stream")),
+)]
 pub(super) async fn subscribe(
     State(face): State<Arc<Face>>,
     Caller(who): Caller,

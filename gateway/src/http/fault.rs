@@ -13,6 +13,9 @@ macro_rules! kinds {
         pub(crate) enum Kind { $($(#[$doc])* $kind,)+ }
 
         impl Kind {
+            /// Every kind.
+            pub(crate) const ALL: &[Self] = &[$(Self::$kind,)+];
+
             /// The HTTP status.
             pub(crate) fn status(self) -> u16 {
                 match self { $(Kind::$kind => $status,)+ }

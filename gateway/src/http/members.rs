@@ -28,7 +28,12 @@ pub(super) struct Sharing {
     role: String,
 }
 
-/// `PUT /sessions/{ref}/members/{user}`
+/// Shares a session with a user.
+#[utoipa::path(
+    put, path = "/sessions/{ref}/members/{user}", operation_id = "put_member", tag = "people",
+    request_body = Sharing,
+    responses((status = 204, description = "It is shared")),
+)]
 pub(super) async fn put(
     State(face): State<Arc<Face>>,
     Caller(who): Caller,
@@ -47,7 +52,11 @@ pub(super) async fn put(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// `DELETE /sessions/{ref}/members/{user}`: by an owner, or by the member who leaves.
+/// Ends that: by an owner, or by the member who leaves.
+#[utoipa::path(
+    delete, path = "/sessions/{ref}/members/{user}", operation_id = "remove_member", tag = "people",
+    responses((status = 204, description = "The user is no member")),
+)]
 pub(super) async fn remove(
     State(face): State<Arc<Face>>,
     Caller(who): Caller,

@@ -75,7 +75,14 @@ pub(super) struct Answer {
     pub(super) ended_at: String,
 }
 
-/// `POST /sessions/{ref}/messages`
+/// Says something in a session.
+#[utoipa::path(
+    post, path = "/sessions/{ref}/messages", operation_id = "send_message", tag = "turns",
+    request_body = Message,
+    params(("idempotency-key" = Option<String>, Header, description = "One turn per key: it may be sent again when its reply was lost")),
+    responses((status = 200, description = "The answer; the turn as it happens, if `Accept` says so",
+        content((Answer = "application/json"), (String = "text/event-stream")))),
+)]
 pub(super) async fn send(
     State(face): State<Arc<Face>>,
     Caller(who): Caller,
@@ -212,7 +219,11 @@ pub(super) struct Aborted {
     turn_id: Option<String>,
 }
 
-/// `POST /sessions/{ref}/abort`
+/// Stops the running turn.
+#[utoipa::path(
+    post, path = "/sessions/{ref}/abort", operation_id = "abort_turn", tag = "turns",
+    responses((status = 200, description = "It stops, if there was one", body = Aborted)),
+)]
 pub(super) async fn abort(
     State(face): State<Arc<Face>>,
     Caller(who): Caller,

@@ -4,6 +4,7 @@
 mod body;
 mod caller;
 mod chat;
+mod contract;
 mod create;
 mod door;
 mod events;
@@ -24,11 +25,9 @@ mod view;
 
 use std::{io, sync::Arc, time::SystemTime};
 
-use axum::{
-    Router,
-    routing::{get, post, put},
-};
+use axum::body::Bytes;
 use tokio::net::TcpListener;
+use utoipa_axum::{router::OpenApiRouter, routes};
 
 use self::{
     door::Door,
@@ -43,33 +42,43 @@ pub(crate) struct Face {
     door: Door,
     hubs: Hubs,
     keys: Keys,
+    /// The OpenAPI document.
+    contract: Bytes,
 }
 
 /// Serves until connections are to be closed.
 pub(crate) async fn serve(core: Arc<Core>, listener: TcpListener) -> io::Result<()> {
-    let face =
-        Arc::new(Face { core: core.clone(), door: Door::new(), hubs: Hubs::new(), keys: Keys::default() });
+    let (router, contract) = router().split_for_parts();
+    let face = Arc::new(Face {
+        core: core.clone(),
+        door: Door::new(),
+        hubs: Hubs::new(),
+        keys: Keys::default(),
+        contract: contract::complete(contract),
+    });
     core.tracker.spawn(hubs::watch(face.clone()));
-    serve::accept(core, listener, layers::around(router(), &face)).await
+    serve::accept(core, listener, layers::around(router, &face)).await
 }
 
-fn router() -> Router<Arc<Face>> {
-    let api = Router::new()
-        .route("/sessions", post(create::create).get(sessions::list))
-        .route("/sessions/{ref}", get(sessions::detail).patch(sessions::change).delete(sessions::delete))
-        .route("/sessions/{ref}/messages", post(messages::send))
-        .route("/sessions/{ref}/abort", post(messages::abort))
-        .route("/sessions/{ref}/events", get(events::subscribe))
-        .route("/analyze", post(chat::analyze))
-        .route("/chat", post(chat::sticky))
-        .route("/chat/start", post(chat::start))
-        .route("/chat/message", post(chat::message))
-        .route("/chat/end", post(chat::end))
-        .route("/team-chat", post(chat::team))
-        .route("/sessions/{ref}/requests", get(requests::list))
-        .route("/sessions/{ref}/requests/{id}", post(requests::answer))
-        .route("/sessions/{ref}/members/{user}", put(members::put).delete(members::remove));
-    Router::new().nest("/api/v1", api)
+/// Every route, and what the contract says of it: neither is without the other.
+fn router() -> OpenApiRouter<Arc<Face>> {
+    let api = OpenApiRouter::new()
+        .routes(routes!(create::create, sessions::list))
+        .routes(routes!(sessions::detail, sessions::change, sessions::delete))
+        .routes(routes!(messages::send))
+        .routes(routes!(messages::abort))
+        .routes(routes!(events::subscribe))
+        .routes(routes!(requests::list))
+        .routes(routes!(requests::answer))
+        .routes(routes!(members::put, members::remove))
+        .routes(routes!(chat::analyze))
+        .routes(routes!(chat::sticky))
+        .routes(routes!(chat::start))
+        .routes(routes!(chat::message))
+        .routes(routes!(chat::end))
+        .routes(routes!(chat::team))
+        .routes(routes!(contract::document));
+    OpenApiRouter::new().nest("/api/v1", api).routes(routes!(contract::docs))
 }
 
 /// A time as JSON has it, in UTC with milliseconds.

@@ -25,6 +25,7 @@ pub(super) struct Waiting {
 /// An answer: to a permission prompt a `decision`, to a question an `answer`.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = RequestReply)]
 pub(super) struct Reply {
     pub(super) decision: Option<Decision>,
     /// `once` unless it is said.
@@ -51,7 +52,11 @@ pub(super) enum Scope {
     Session,
 }
 
-/// `GET /sessions/{ref}/requests`
+/// Permissions and questions that wait for a person.
+#[utoipa::path(
+    get, path = "/sessions/{ref}/requests", operation_id = "list_requests", tag = "people",
+    responses((status = 200, description = "They", body = Waiting)),
+)]
 pub(super) async fn list(
     State(face): State<Arc<Face>>,
     Caller(who): Caller,
@@ -64,7 +69,12 @@ pub(super) async fn list(
     Ok(JsonBody(Waiting { requests }))
 }
 
-/// `POST /sessions/{ref}/requests/{id}`
+/// Answers one of them.
+#[utoipa::path(
+    post, path = "/sessions/{ref}/requests/{id}", operation_id = "answer_request", tag = "people",
+    request_body = Reply,
+    responses((status = 204, description = "It is answered")),
+)]
 pub(super) async fn answer(
     State(face): State<Arc<Face>>,
     Caller(who): Caller,

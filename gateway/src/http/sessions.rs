@@ -28,12 +28,16 @@ use crate::directory::{Entry, List, ListError, MAX_PAGE, Name, Order, Role, Sort
 #[serde(deny_unknown_fields)]
 pub(super) struct Listing {
     /// `pending`, `running`, `completed`, `failed`, `terminated` or `all`.
+    #[param(pattern = "^(pending|running|completed|failed|terminated|all)$")]
     status: Option<String>,
     /// `started_at` or `updated_at`.
+    #[param(pattern = "^(started_at|updated_at)$")]
     sort: Option<String>,
     /// `asc` or `desc`.
+    #[param(pattern = "^(asc|desc)$")]
     order: Option<String>,
     /// At most so many, 1 to 500.
+    #[param(minimum = 1, maximum = 500)]
     limit: Option<usize>,
     /// Where the last page ended: its `next_cursor`.
     cursor: Option<String>,
@@ -47,7 +51,12 @@ pub(super) struct Page {
     next_cursor: Option<String>,
 }
 
-/// `GET /sessions`
+/// Own and shared sessions.
+#[utoipa::path(
+    get, path = "/sessions", operation_id = "list_sessions", tag = "sessions",
+    params(Listing),
+    responses((status = 200, description = "A page of them", body = Page)),
+)]
 pub(super) async fn list(
     State(face): State<Arc<Face>>,
     Caller(who): Caller,
@@ -93,7 +102,11 @@ impl Listing {
     }
 }
 
-/// `GET /sessions/{ref}`
+/// One session.
+#[utoipa::path(
+    get, path = "/sessions/{ref}", operation_id = "get_session", tag = "sessions",
+    responses((status = 200, description = "It, or its record", body = View)),
+)]
 pub(super) async fn detail(
     State(face): State<Arc<Face>>,
     Caller(who): Caller,
@@ -110,6 +123,7 @@ pub(super) async fn detail(
 #[serde(deny_unknown_fields)]
 pub(super) struct Change {
     /// What people call it.
+    #[schema(max_length = 200, pattern = "[^\\s]")]
     name: Option<String>,
     /// Who decides when a tool asks for permission.
     permissions: Option<Permissions>,
@@ -120,10 +134,16 @@ pub(super) struct Change {
     #[schema(value_type = Option<Object>)]
     mcp_servers: Option<BTreeMap<String, Map<String, Value>>>,
     /// `completed`: it is done, and is removed if its `auto_delete_on_complete` says so.
+    #[schema(pattern = "^completed$")]
     status: Option<String>,
 }
 
-/// `PATCH /sessions/{ref}`
+/// Changes a session.
+#[utoipa::path(
+    patch, path = "/sessions/{ref}", operation_id = "change_session", tag = "sessions",
+    request_body = Change,
+    responses((status = 200, description = "As it is now", body = View)),
+)]
 pub(super) async fn change(
     State(face): State<Arc<Face>>,
     Caller(who): Caller,
@@ -169,7 +189,12 @@ fn yes() -> bool {
     true
 }
 
-/// `DELETE /sessions/{ref}`
+/// Ends a session; its record stays.
+#[utoipa::path(
+    delete, path = "/sessions/{ref}", operation_id = "delete_session", tag = "sessions",
+    params(Deletion),
+    responses((status = 204, description = "It has ended")),
+)]
 pub(super) async fn delete(
     State(face): State<Arc<Face>>,
     Caller(who): Caller,

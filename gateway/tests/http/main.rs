@@ -4,6 +4,7 @@
 mod common;
 
 mod chat;
+mod contract;
 mod sessions;
 mod turns;
 
