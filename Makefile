@@ -15,7 +15,7 @@ define step
   printf '=== %s: %s, %s s\n' '$(1)' "$$how" $$(($$(date +%s) - begun)); exit $$status
 endef
 
-.PHONY: help demo test check sdk sdk-ts sdk-py sdk-rs sdk-full users users-slice bench-density binaries bench bench-locks overload fuzz chaos fmt
+.PHONY: help demo test check sdk sdk-ts sdk-py sdk-rs sdk-full http seeds both-faces users users-slice bench-density binaries bench bench-locks overload fuzz chaos fmt
 
 help:                ## What there is
 	@sed -n 's/^\([a-z-]*\):[^#]*## /  make \1	/p' $(MAKEFILE_LIST) | expand -t 20
@@ -29,7 +29,7 @@ test:                ## Everything that must hold: format, lints, docs, tests, S
 	$(call step,what the tests need,deploy/setup test)
 	$(MAKE) check
 	$(call step,unit and integration tests,cargo test --workspace)
-	$(MAKE) sdk users-slice
+	$(MAKE) sdk http users-slice
 
 check:               ## Format, lints, docs
 	$(call step,format,cargo fmt --all --check)
@@ -52,6 +52,14 @@ sdk-rs: binaries     ## The Rust SDK: a slice
 
 sdk-full: binaries   ## The full copilot instead of the small runtime: one conversation
 	$(call step,the full copilot: direct and through Jetway,cd loadtest && $(NODE_TEST) scale/full.test.mjs)
+
+http: seeds both-faces
+
+seeds: binaries      ## The field's own HTTP requests, word for word, on real CLI servers
+	$(call step,requests of the field over HTTP,node loadtest/http/seeds.mjs)
+
+both-faces: binaries ## Sessions made over HTTP and continued by the SDK, and back
+	$(call step,one session over HTTP and SDK,node loadtest/http/both-faces.mjs)
 
 users:               ## 200 users at once, a CLI process for each (ARGS="--users N --over SECONDS --json")
 	deploy/setup demo

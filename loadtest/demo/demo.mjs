@@ -3,6 +3,9 @@
 // Starts Jetway on its embedded defaults and, without COPILOT_GITHUB_TOKEN, our scripted model; lets two users
 // talk at once with the official, unmodified SDK; then stays up until Ctrl-C (DEMO_ONCE=1: exits).
 
+import { execFile } from "node:child_process";
+import { promisify } from "node:util";
+
 import { CopilotClient, RuntimeConnection, defineTool } from "@github/copilot-sdk";
 
 import { Interrupted, launch, runtimes, withPrograms } from "./launch.mjs";
@@ -142,6 +145,32 @@ class User {
   }
 }
 
+/** The same without an SDK: what `next` prints, each as it is typed. */
+function requests(http) {
+  const post = (path, body) =>
+    `curl -sS http://${http}/api/v1${path} -H 'Jetway-User: ada' -H 'Content-Type: application/json' -d '${JSON.stringify(body)}'`;
+  const hello = { prompt: prompts("").hello };
+  return {
+    create: post("/sessions", { name: "first over HTTP" }),
+    ask: post("/sessions/latest/messages", hello),
+    stream: `${post("/sessions/latest/messages", hello)} -N -H 'Accept: text/event-stream'`,
+  };
+}
+
+/** Types them into a shell. */
+async function overHttp(http) {
+  const { create, ask, stream } = requests(http);
+  const shell = async (line) => (await promisify(execFile)("bash", ["-c", line], { timeout: TURN_MS })).stdout;
+  const made = JSON.parse(await shell(create));
+  stage.line(`  ${dim("made")}      session ${made.name}, ${made.session_id}`);
+  const { content } = JSON.parse(await shell(ask));
+  if (!content) throw new Error("no answer over HTTP");
+  stage.line(`  ${dim("answered")}  ${content}`);
+  const events = (await shell(stream)).match(/^event: .*$/gm) ?? [];
+  if (!events.includes("event: jetway.turn_ended")) throw new Error(`a turn without an end: ${events}`);
+  stage.line(`  ${dim("streamed")}  ${events.length} events, from ${events[0].slice(7)} to ${events.at(-1).slice(7)}`);
+}
+
 function next({ sdk, http, admin }, model) {
   const byok = real ? "" : `\n      model: "scripted", provider: { type: "openai", baseUrl: "${model}", apiKey: "any" },`;
   say(`
@@ -162,7 +191,12 @@ ${bold("Jetway is up.")} What to try next:
 
   Any official SDK will do: the address is ${sdk}, the connection token is the user's name.
   Each new name gets a CLI process of its own.
-${http ? `\n  ${bold("HTTP")}                   curl http://${http}/docs` : ""}
+
+  ${bold("HTTP")}, from anything that has it: make a session, say something, see an answer as it comes:
+
+    ${Object.values(requests(http)).join("\n\n    ")}
+
+  ${bold("The whole contract")}     http://${http}/docs, http://${http}/api/v1/openapi.json
   ${bold("Is it ready?")}           curl http://${admin}/readyz
   ${bold("Metrics")}                curl http://${admin}/metrics
   ${bold("Copilot's own models")}   COPILOT_GITHUB_TOKEN=… make demo
@@ -185,9 +219,12 @@ function explain(error) {
 async function demo() {
   step("Starting Jetway on its embedded defaults: no Redis, no account");
   const model = real ? undefined : (await launch("scripted-model", [], ["scripted model"])).found["scripted model"];
-  const jetway = await launch("jetway", [], ["sdk", "admin"]);
+  // Sessions that name no model provider have this one; sessions of the SDK name theirs.
+  const provider = { JETWAY__TENANTS__DEFAULT__PROVIDER__BASE_URL: model, JETWAY__TENANTS__DEFAULT__PROVIDER__MODEL: "scripted" };
+  const env = { ...process.env, ...(real ? {} : provider) };
+  const jetway = await launch("jetway", [], ["sdk", "http", "admin"], { env });
   const ports = jetway.found;
-  say(`  Jetway   SDK port ${ports.sdk}, admin port ${ports.admin}`);
+  say(`  Jetway   SDK port ${ports.sdk}, HTTP port ${ports.http}, admin port ${ports.admin}`);
   say(real ? "  models   Copilot's" : `  models   ${model}, our own scripted one: [[…]] in a prompt tells it what to do`);
 
   step("Two users talk at once, with the official TypeScript SDK as it is");
@@ -198,6 +235,8 @@ async function demo() {
   const processes = runtimes(jetway.pid);
   if (processes.length < users.length) throw new Error("the users shared a CLI process");
   say(`\n  Jetway started a CLI process for each of them: ${processes.map((pid) => `pid ${pid}`).join(", ")}`);
+  step("The same over HTTP, with curl");
+  await overHttp(ports.http);
   step("Everything worked.");
   if (once) return;
   next(ports, model);
