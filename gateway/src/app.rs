@@ -10,7 +10,6 @@ use tokio::{
     time::{Instant, timeout},
 };
 use tokio_util::task::TaskTracker;
-use tracing::warn;
 
 use jetway_config::{Config, Fixed, Identity, Live, Sources, listen::Port, pool::PoolMode};
 use jetway_lockd::{Lockd, Turns};
@@ -25,7 +24,7 @@ use crate::{
     directory::{self, Directory, New, Place},
     drain::{self, Count, Drain},
     http,
-    net::workers::Workers,
+    net::{tls::Tls, workers::Workers},
     policy::Reach,
     reload::{self, Reload},
     sdk,
@@ -70,6 +69,7 @@ pub(crate) struct Core {
     /// Calls that wait for their CLI server.
     pub(crate) placing: Arc<Count>,
     pub(crate) audit: Audit,
+    pub(crate) tls: Tls,
     pub(crate) drain: Drain,
     /// When the gateway was started.
     pub(crate) since: Instant,
@@ -147,7 +147,7 @@ pub enum StartError {
     Threads(io::Error),
     /// The configuration refers to something that is of no use.
     #[error("{0}")]
-    Rules(String),
+    Unusable(String),
     /// The audit log cannot be written.
     #[error("log.audit: {0}")]
     Audit(io::Error),
@@ -191,9 +191,7 @@ impl App {
         let sdk = bind(&config, Port::Sdk).await?;
         let http = bind(&config, Port::Http).await?;
         let admin = bind(&config, Port::Admin).await?;
-        for missing in not_yet(&config) {
-            warn!(key = missing, "this part of the configuration has no effect yet");
-        }
+        let tls = Tls::load(&config.listen).map_err(StartError::Unusable)?;
         let audit = Audit::open(&config.log.audit).map_err(StartError::Audit)?;
         let directory = Arc::new(Directory::open(&config.directory, &config.redis).await?);
         let lockd = Lockd::open(&config.locks, &config.redis, lease::floors(directory.clone())).await?;
@@ -204,7 +202,7 @@ impl App {
         let (config, live) = config.split();
         let tracker = TaskTracker::new();
         let drain = Drain::default();
-        let rules = Rules::new(live, None, &tracker, drain.closing()).map_err(StartError::Rules)?;
+        let rules = Rules::new(live, None, &tracker, drain.closing()).map_err(StartError::Unusable)?;
         let core = Arc::new(Core {
             config,
             rules: ArcSwap::from_pointee(rules),
@@ -221,6 +219,7 @@ impl App {
             usage: Arc::default(),
             placing: Arc::default(),
             audit,
+            tls,
             drain,
             since: Instant::now(),
             tracker,
@@ -294,13 +293,4 @@ async fn bind(config: &Config, port: Port) -> Result<Option<TcpListener>, StartE
     let Some(address) = config.listen.address(port) else { return Ok(None) };
     let listener = TcpListener::bind(address).await;
     listener.map(Some).map_err(|error| StartError::Listen { port: port.as_str(), address, error })
-}
-
-/// Settings that are understood and not yet acted on: better said than silently ignored.
-fn not_yet(config: &Config) -> Vec<&'static str> {
-    let mut keys = Vec::new();
-    if config.listen.tls.is_some() {
-        keys.push("listen.tls");
-    }
-    keys
 }

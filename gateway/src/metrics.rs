@@ -76,6 +76,7 @@ fn describe() {
         Unit::Seconds,
         "From noticing that a session must be brought back to its being back"
     );
+    describe_counter!("jetway_tls_handshakes_total", "TLS handshakes of clients, by listener and outcome");
     describe_counter!("jetway_jwks_fetches_total", "Fetches of the issuer's key set, by outcome");
     describe_counter!(
         "jetway_config_reloads_total",
@@ -187,6 +188,10 @@ pub(crate) fn backends(state: &'static str, now: usize) {
 
 pub(crate) fn draining_sessions(now: usize) {
     gauge!("jetway_draining_sessions").set(now as f64);
+}
+
+pub(crate) fn tls_handshake(listener: &'static str, outcome: &'static str) {
+    counter!("jetway_tls_handshakes_total", "listener" => listener, "outcome" => outcome).increment(1);
 }
 
 pub(crate) fn jwks_fetched(outcome: &'static str) {

@@ -3,7 +3,7 @@
 //! A bad one changes nothing. Files count by what they hold, not by their times, so that a secret which a platform
 //! swaps by a link is seen as well; and only when they held the same at two looks, so that a half-written one is not.
 
-use std::{sync::Arc, time::Duration};
+use std::{fmt::Display, sync::Arc, time::Duration};
 
 use tokio::{
     sync::mpsc,
@@ -117,36 +117,38 @@ impl Reloader {
         let reloaded = reloaded.and_then(|new| patterns::check(&new.config).map(|()| new));
         let reloaded = match reloaded {
             Ok(reloaded) => reloaded,
-            Err(errors) => {
-                for error in errors.iter() {
-                    error!(%error, "configuration not loaded again");
-                }
-                error!(errors = errors.iter().count(), "the configuration in effect stays");
-                return Outcome::Refused;
-            }
+            Err(errors) => return refused(errors.iter()),
+        };
+        let live = reloaded.config.clone().split().1;
+        let Core { tracker, drain, tls, .. } = &*self.core;
+        let rules = Rules::new(live, Some(&self.core.live()), tracker, drain.closing());
+        let (rules, certificate) = match (rules, tls.load_again()) {
+            (Ok(rules), Ok(certificate)) => (rules, certificate),
+            (rules, certificate) => return refused(rules.err().iter().chain(certificate.err().iter())),
         };
         for key in &reloaded.restart {
             warn!(key, "this change needs a restart");
         }
-        if reloaded.changed.is_empty() {
+        if reloaded.changed.is_empty() && certificate.is_none() {
             if asked {
                 info!("configuration loaded again: nothing that takes effect has changed");
             }
             return Outcome::Unchanged;
         }
-        let live = reloaded.config.clone().split().1;
-        let Core { tracker, drain, .. } = &*self.core;
-        let rules = match Rules::new(live, Some(&self.core.live()), tracker, drain.closing()) {
-            Ok(rules) => rules,
-            Err(error) => {
-                error!(error, "configuration not loaded again; the one in effect stays");
-                return Outcome::Refused;
-            }
-        };
+        if let Some(certificate) = certificate {
+            tls.put_into_effect(certificate);
+            info!("new connections get the new certificate");
+        }
         self.running = reloaded.config;
         self.core.put_into_effect(rules);
         info!(changed = ?reloaded.changed, "configuration loaded again");
         auth::sweep(&self.core);
         Outcome::Changed
     }
+}
+
+fn refused<E: Display>(errors: impl Iterator<Item = E>) -> Outcome {
+    let count = errors.map(|error| error!(%error, "configuration not loaded again")).count();
+    error!(errors = count, "the configuration in effect stays");
+    Outcome::Refused
 }

@@ -29,6 +29,7 @@
 //! | `jetway_resume_seconds` | histogram | | eviction |
 //! | `jetway_lock_lost_total` | counter | `cause` | always |
 //! | `jetway_config_reloads_total` | counter | `outcome` | reload |
+//! | `jetway_tls_handshakes_total` | counter | `listener`, `outcome` | tls |
 //! | `jetway_jwks_fetches_total` | counter | `outcome` | tokens |
 //! | `jetway_lock_wait_seconds` | histogram | `level`, `outcome` | shared sessions |
 //! | `jetway_lock_hold_seconds` | histogram | `level` | shared sessions |

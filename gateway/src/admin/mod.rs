@@ -5,7 +5,7 @@ mod locks;
 mod servers;
 mod status;
 
-use std::{io, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{
     Json, Router,
@@ -17,7 +17,13 @@ use axum::{
 };
 use metrics_exporter_prometheus::PrometheusHandle;
 use serde_json::json;
-use tokio::{net::TcpListener, time::interval};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    time::interval,
+};
+use tracing::warn;
+
+use jetway_config::listen::Port;
 
 use crate::app::Core;
 
@@ -31,6 +37,7 @@ pub(crate) async fn serve(
     metrics: PrometheusHandle,
 ) -> io::Result<()> {
     let closing = core.drain.closing().clone();
+    let door = core.clone();
     let upkeep = metrics.clone();
     let stop = closing.clone();
     core.tracker.spawn(async move {
@@ -45,7 +52,35 @@ pub(crate) async fn serve(
         .route("/metrics", get(render))
         .merge(operations(core.clone()))
         .with_state((core, metrics));
+    let listener = Door { core: door, tcp: listener };
     axum::serve(listener, router).with_graceful_shutdown(closing.cancelled_owned()).await
+}
+
+/// The port, with its TLS if it has it.
+struct Door {
+    core: Arc<Core>,
+    tcp: TcpListener,
+}
+
+impl axum::serve::Listener for Door {
+    type Io = TcpStream;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (TcpStream, SocketAddr) {
+        loop {
+            // It waits by itself when there are no descriptors left.
+            let (stream, peer) = axum::serve::Listener::accept(&mut self.tcp).await;
+            let Core { tls, tracker, .. } = &*self.core;
+            match tls.terminate(Port::Admin, stream, &self.core.live().limits, tracker) {
+                Ok(stream) => return (stream, peer),
+                Err(error) => warn!(%error, "preparing TLS"),
+            }
+        }
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.tcp.local_addr()
+    }
 }
 
 /// What is for operators only.

@@ -7,6 +7,8 @@ use std::{io, sync::Arc, time::Duration};
 use tokio::{net::TcpListener, time::sleep};
 use tracing::{info, warn};
 
+use jetway_config::listen::Port;
+
 use crate::{
     app::Core,
     net::{self, workers::Workers},
@@ -43,7 +45,11 @@ pub(crate) async fn serve(core: Arc<Core>, listener: TcpListener, workers: Arc<W
         let (core, stack) = (core.clone(), stack.clone());
         let tracker = core.tracker.clone();
         let served = workers.serve(&tracker, stream, async move |stream| {
-            conn::serve(core, stack, stream, peer).await;
+            let inner = core.tls.terminate(Port::Sdk, stream, &core.live().limits, &core.tracker);
+            match inner {
+                Ok(stream) => conn::serve(core, stack, stream, peer).await,
+                Err(error) => warn!(%error, "preparing TLS"),
+            }
             drop(counted);
         });
         if let Err(error) = served {
