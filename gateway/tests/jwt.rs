@@ -12,12 +12,28 @@ use common::{
 };
 use jetway_config::{ApiKey, Sources};
 use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+};
 
 const ALGORITHMS: &[&str] = &["RS256", "PS256", "ES256", "EdDSA"];
 
 async fn connect(gateway: &common::Gateway, token: &str) -> Result<Client, Value> {
     let mut client = Client::dial(gateway.sdk).await;
     client.call("connect", json!({ "token": token })).await.map(|_| client)
+}
+
+/// What the HTTP port answers to whoever presents this token.
+async fn status(gateway: &common::Gateway, token: &str) -> u16 {
+    let mut stream = TcpStream::connect(gateway.http.unwrap()).await.unwrap();
+    let request = format!(
+        "GET /api/v1/sessions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\nConnection: close\r\n\r\n"
+    );
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    answer.split(' ').nth(1).unwrap().parse().unwrap()
 }
 
 /// The reason without its code.
@@ -73,7 +89,9 @@ async fn check_32_forgeries() {
     enc["use"] = json!("enc");
     let modulus = rsa.jwk("rsa")["n"].as_str().unwrap().to_owned();
     let place = Place::open(&[rsa.jwk("rsa"), ec.jwk("ec"), enc, secret.jwk("oct")]).await;
-    let (_stub, gateway) = start_fleet(1, &place.auth(ALGORITHMS)).await;
+    let stub = stub(1);
+    let toml = common::fleet(stub.addrs(), &place.auth(ALGORITHMS));
+    let gateway = common::start(&toml.replacen("http = \"off\"", "http = \"127.0.0.1:0\"", 1)).await;
     let header = |alg: &str, kid: &str| json!({ "alg": alg, "typ": "JWT", "kid": kid });
     let since = Instant::now();
     let rs = header("RS256", "rsa");
@@ -134,6 +152,7 @@ async fn check_32_forgeries() {
     for (name, token, says) in &forgeries {
         let why = why(connect(&gateway, token).await);
         assert!(why.contains(says), "{name}: {why}");
+        assert_eq!(status(&gateway, token).await, 401, "{name}");
         refused += 1;
     }
     // Longer than a stranger's frame may be: its end, as the log says.
@@ -142,6 +161,7 @@ async fn check_32_forgeries() {
     client.request("connect", json!({ "token": long })).await;
     assert!(client.closes(PATIENCE).await && client.seen.is_empty(), "{:?}", client.seen);
     connect(&gateway, &good).await.unwrap();
+    assert_eq!(status(&gateway, &good).await, 200);
     let (fetches, took) = (place.fetches(), since.elapsed());
     println!("CHECK 32: {} forgeries, {refused} refused; {fetches} fetches of the key set", forgeries.len());
     assert!(fetches <= 2 + took.as_secs() as usize / 10, "{fetches} fetches in {took:?}");

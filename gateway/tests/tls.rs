@@ -85,6 +85,7 @@ async fn gateway(dir: &Path, servers: &[SocketAddr], more: &str) -> (common::Gat
     let at = dir.display();
     let tls = format!("listen.tls = {{ cert = \"{at}/tls.crt\", key = \"{at}/tls.key\" }}");
     let toml = common::fleet(servers, more);
+    let toml = toml.replacen("http = \"off\"", "http = \"127.0.0.1:0\"", 1);
     // `listen` is one inline table there.
     let toml = toml.replacen(" }\n", &format!(", {} }}\n", tls.trim_start_matches("listen.")), 1);
     std::fs::write(dir.join("jetway.toml"), toml).unwrap();
@@ -116,14 +117,17 @@ async fn whole_turns_go_through() {
     assert!(!rest.windows(7).any(|w| w == b"Content"), "no answer in the clear");
     let _ = tokio::time::timeout(PATIENCE, silent.read_to_end(&mut rest)).await.expect("it is closed");
 
-    // The admin port likewise.
-    let mut page = String::new();
-    let stream = TcpStream::connect(gateway.admin).await.unwrap();
-    let mut tls =
-        connector(vec![cert]).connect(ServerName::try_from("localhost").unwrap(), stream).await.unwrap();
-    tls.write_all(b"GET /readyz HTTP/1.0\r\nHost: localhost\r\n\r\n").await.unwrap();
-    let _ = tls.read_to_string(&mut page).await;
-    assert!(page.starts_with("HTTP/1.0 200") || page.starts_with("HTTP/1.1 200"), "{page}");
+    // The other ports likewise.
+    for (address, path) in [(gateway.admin, "/readyz"), (gateway.http.unwrap(), "/api/v1/sessions")] {
+        let mut page = String::new();
+        let stream = TcpStream::connect(address).await.unwrap();
+        let name = ServerName::try_from("localhost").unwrap();
+        let mut tls = connector(vec![cert.clone()]).connect(name, stream).await.unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+        tls.write_all(request.as_bytes()).await.unwrap();
+        let _ = tls.read_to_string(&mut page).await;
+        assert!(page.starts_with("HTTP/1.1 200"), "{path}: {page}");
+    }
 
     // A drain closes it, in its time.
     gateway.app.drain(std::future::ready(())).await;

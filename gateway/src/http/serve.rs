@@ -15,6 +15,8 @@ use tokio::{
 use tower::ServiceExt as _;
 use tracing::{debug, info, warn};
 
+use jetway_config::listen::Port;
+
 use super::{caller::Peer, patient::Patient};
 use crate::{app::Core, metrics, net};
 
@@ -56,6 +58,13 @@ pub(super) async fn accept(core: Arc<Core>, listener: TcpListener, router: Route
         };
         net::prepare(&stream);
         net::give_up_stalled(&stream, core.live().limits.stalled_write_timeout);
+        let stream = match core.tls.terminate(Port::Http, stream, &core.live().limits, &core.tracker) {
+            Ok(stream) => stream,
+            Err(error) => {
+                warn!(%error, "preparing TLS");
+                continue;
+            }
+        };
         let (core, builder, router) = (core.clone(), builder.clone(), router.clone());
         core.tracker.clone().spawn(async move {
             metrics::connected(LISTENER);
