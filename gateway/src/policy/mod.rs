@@ -68,6 +68,8 @@ pub(crate) enum Rule {
     Command,
     /// A tool that reaches the host.
     Tools,
+    /// A tool of the client's own, called as one of the CLI's.
+    ToolName,
     /// Something that is not for servers with other users on them.
     Shared,
     /// More than one's role in the session allows.
@@ -88,6 +90,7 @@ impl Rule {
             Rule::Inside => "path_outside_session",
             Rule::Command => "command",
             Rule::Tools => "host_tools",
+            Rule::ToolName => "tool_name",
             Rule::Shared => "shared_server",
             Rule::Role(_) => "role",
         }
@@ -99,7 +102,7 @@ impl Rule {
             Rule::Method => Some("allow_methods"),
             Rule::Address(_) | Rule::Unresolved => Some("policy.allow_addresses"),
             Rule::Path => Some("policy.allow_paths"),
-            Rule::Tools => Some("policy.host_tools"),
+            Rule::Tools | Rule::ToolName => Some("policy.host_tools"),
             Rule::Command | Rule::Shared => Some("surface"),
             Rule::Url | Rule::Names | Rule::Headers | Rule::Inside | Rule::Role(_) => None,
         }
@@ -147,6 +150,7 @@ impl fmt::Display for Denied {
             Rule::Tools => f.write_str(
                 "only tools that stay inside the session, as `builtin:ask_user`, `mcp:*` or `custom:*`",
             ),
+            Rule::ToolName => f.write_str("one of the CLI's own tools has that name; choose another"),
             Rule::Shared => f.write_str("not on servers with other users"),
             Rule::Role(role) => write!(f, "a {} of the session may not", role.as_str()),
         }?;
@@ -270,6 +274,10 @@ fn judge_thing(thing: &Thing<'_, '_>, reach: &Reach<'_>, names: &Names) -> Resul
         Class::Inside => (text().is_some_and(|path| stays_inside(&path)), Rule::Inside),
         Class::Command => (false, Rule::Command),
         Class::Tools => (policy.host_tools || tools::stay_inside(thing.value), Rule::Tools),
+        Class::ToolName => {
+            let other = text().is_some_and(|name| !tools::reaches_the_host(&name));
+            (policy.host_tools || other, Rule::ToolName)
+        }
         Class::No => (false, Rule::Shared),
         Class::Must(json) | Class::Set(json) => (same_json(thing.value, json), Rule::Shared),
         _ => (true, Rule::Shared),

@@ -214,6 +214,14 @@ async fn tools_that_reach_the_host_are_the_operators_to_give() {
         shared("", "session.options.update", bash).await.ends_with("(see tenants.acme.policy.host_tools)")
     );
     assert_eq!(shared("policy.host_tools = true", "session.create", bash).await, "");
+    let named = r#"{"tools":[{"name":"deploy"},{"name":"b\u0061sh","overridesBuiltInTool":true}]}"#;
+    for method in ["session.create", "session.resume", "session.tools.set"] {
+        let refused = shared("", method, named).await;
+        assert!(refused.starts_with("tools[1].name: one of the CLI's own tools has that name"), "{refused}");
+        assert_eq!(shared("policy.host_tools = true", method, named).await, "");
+        assert_eq!(full("", method, named).await, "");
+        assert_eq!(shared("", method, r#"{"tools":[{"name":"Bash"},{"name":"ask_user"}]}"#).await, "");
+    }
     assert_eq!(full("", "session.create", bash).await, "");
     let reach = |surface, section: &str, params: &str| {
         let config = Config::load(&Sources::fixed(&format!("[tenants.acme]\n{section}"), &[])).unwrap();

@@ -20,6 +20,54 @@ const ISOLATED: [&str; 10] = [
     "skill",
 ];
 
+/// The CLI's other tools, of any version and on any system. A client's own tool may not be called as one of them:
+/// 1.0.85 compares names only, so `custom:*` lets the CLI's tool through with the client's, and then runs the CLI's.
+/// `tests/firewall` holds the list against the installed runtime.
+const OF_THE_HOST: [&str; 37] = [
+    "apply_patch",
+    "bash",
+    "create",
+    "create_pull_request",
+    "dynamic_workflows_manage",
+    "edit",
+    "factories_manage",
+    "fetch_copilot_cli_documentation",
+    "generic_tool_search",
+    "glob",
+    "grep",
+    "list_bash",
+    "list_powershell",
+    "local_shell",
+    "manage_schedule",
+    "powershell",
+    "read_bash",
+    "read_inbox",
+    "read_powershell",
+    "reply_to_comment",
+    "rg",
+    "run_dynamic_workflow",
+    "run_factory",
+    "semantic_code_search",
+    "session_store_sql",
+    "sql",
+    "stop_bash",
+    "stop_powershell",
+    "store_memory",
+    "str_replace_editor",
+    "tool_search_tool",
+    "update_todo",
+    "view",
+    "web_fetch",
+    "web_search",
+    "write_bash",
+    "write_powershell",
+];
+
+/// Whether one of the CLI's tools that reach the host has that name.
+pub(super) fn reaches_the_host(name: &str) -> bool {
+    OF_THE_HOST.contains(&name)
+}
+
 /// [`ISOLATED`], all of the client's own tools, and all of its MCP servers'.
 pub(super) const INSIDE_ONLY: &str = r#"["builtin:ask_user","builtin:task_complete","builtin:exit_plan_mode","builtin:task","builtin:read_agent","builtin:write_agent","builtin:list_agents","builtin:send_inbox","builtin:context_board","builtin:skill","mcp:*","custom:*"]"#;
 

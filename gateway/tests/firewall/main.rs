@@ -6,6 +6,7 @@ mod common;
 
 mod events;
 mod foreign;
+mod host;
 mod members;
 mod persisted;
 mod providers;

@@ -26,6 +26,8 @@ pub enum Class {
     Secret,
     /// Names of tools, for the model.
     Tools,
+    /// The name of a tool of the client's own.
+    ToolName,
     /// Not beside other users of one CLI server.
     No,
     /// No other JSON than this beside other users of one CLI server.
@@ -87,6 +89,7 @@ fn parse_class(word: &'static str) -> Class {
         "headers" => Class::Headers,
         "secret" => Class::Secret,
         "tools" => Class::Tools,
+        "tool" => Class::ToolName,
         shape if shape.starts_with(|c: char| c.is_ascii_uppercase()) => Class::Shape(shape),
         json if json.starts_with('=') => Class::Must(&json[1..]),
         json if json.starts_with('!') => Class::Set(&json[1..]),
