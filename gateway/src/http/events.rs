@@ -47,14 +47,19 @@ pub(super) async fn subscribe(
 }
 
 /// Where the caller was.
-fn place(headers: &HeaderMap) -> Result<Option<Place>, Fault> {
+pub(super) fn place(headers: &HeaderMap) -> Result<Option<Place>, Fault> {
     let Some(id) = headers.get("last-event-id") else { return Ok(None) };
     let id = id.to_str().map_err(|_| Fault::new(Kind::Malformed, "`Last-Event-ID` is unreadable"))?;
-    Ok(match id.parse::<EventId>() {
+    Ok(place_of(id))
+}
+
+/// The place of an event, by its id.
+pub(super) fn place_of(id: &str) -> Option<Place> {
+    match id.parse::<EventId>() {
         _ if id.is_empty() => None,
         Ok(id) => Some(Place::After(id)),
         Err(()) => Some(Place::Unknown),
-    })
+    }
 }
 
 /// The events of one turn, from its beginning to its end.

@@ -148,13 +148,18 @@ impl Face {
 
 impl Message {
     fn into_ask(self, who: &Identity) -> Ask {
-        let patience = match self.mode {
+        let attachments = self.attachments.map(|a| json!(a));
+        Ask { user: who.user.clone(), prompt: self.prompt, attachments, patience: self.mode.patience() }
+    }
+}
+
+impl Mode {
+    pub(super) fn patience(self) -> Patience {
+        match self {
             Mode::Enqueue => Patience::Wait,
             Mode::Immediate => Patience::Steer,
             Mode::Refuse => Patience::Refuse,
-        };
-        let attachments = self.attachments.map(|a| json!(a));
-        Ask { user: who.user.clone(), prompt: self.prompt, attachments, patience }
+        }
     }
 }
 

@@ -9,6 +9,7 @@ mod create;
 mod door;
 mod events;
 pub(crate) mod fault;
+mod history;
 mod hub;
 mod idempotency;
 mod layers;
@@ -22,6 +23,7 @@ mod requests;
 mod serve;
 mod sessions;
 mod view;
+mod ws;
 
 use std::{io, sync::Arc, time::SystemTime};
 
@@ -65,9 +67,15 @@ fn router() -> OpenApiRouter<Arc<Face>> {
     let api = OpenApiRouter::new()
         .routes(routes!(create::create, sessions::list))
         .routes(routes!(sessions::detail, sessions::change, sessions::delete))
-        .routes(routes!(messages::send))
+        .routes(routes!(messages::send, history::read))
         .routes(routes!(messages::abort))
         .routes(routes!(events::subscribe))
+        .routes(routes!(history::export))
+        .routes(routes!(history::fork))
+        .routes(routes!(history::compact))
+        .routes(routes!(history::rewind_points))
+        .routes(routes!(history::rewind))
+        .routes(routes!(history::foreground, history::set_foreground))
         .routes(routes!(requests::list))
         .routes(routes!(requests::answer))
         .routes(routes!(members::put, members::remove))
@@ -78,7 +86,7 @@ fn router() -> OpenApiRouter<Arc<Face>> {
         .routes(routes!(chat::end))
         .routes(routes!(chat::team))
         .routes(routes!(contract::document));
-    OpenApiRouter::new().nest("/api/v1", api).routes(routes!(contract::docs))
+    OpenApiRouter::new().nest("/api/v1", api).routes(routes!(ws::connect)).routes(routes!(contract::docs))
 }
 
 /// A time as JSON has it, in UTC with milliseconds.

@@ -5,8 +5,10 @@ mod common;
 
 mod chat;
 mod contract;
+mod history;
 mod sessions;
 mod turns;
+mod websocket;
 
 use common::{Gateway, fleet, start, stub, with_http};
 use jetway_loadtest::stub::Stub;

@@ -1,0 +1,308 @@
+//! What was said in a session, and going back in it.
+
+use std::{fmt::Write as _, sync::Arc};
+
+use axum::{
+    Json as JsonBody,
+    extract::{Path, State},
+    http::{HeaderMap, StatusCode, Uri, header},
+    response::{IntoResponse, Response},
+};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use utoipa::{IntoParams, ToSchema};
+
+use jetway_config::SessionId;
+
+use super::{
+    Face,
+    body::Json,
+    caller::Caller,
+    fault::{Fault, Kind},
+    lookup::no_directory,
+    query::Query,
+    view::{Base, View},
+};
+use crate::directory::{Entry, Role};
+
+/// Something that was said.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Utterance {
+    /// The CLI's id of the event, for going back to it.
+    id: String,
+    /// `user` or `assistant`.
+    role: &'static str,
+    content: String,
+    at: String,
+}
+
+/// What was said in a session.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct History {
+    session_id: String,
+    messages: Vec<Utterance>,
+}
+
+/// Read what was said in a session.
+#[utoipa::path(
+    get, path = "/sessions/{ref}/messages", operation_id = "read_history", tag = "history",
+    responses((status = 200, description = "What was said", body = History)),
+)]
+pub(super) async fn read(
+    State(face): State<Arc<Face>>,
+    Caller(who): Caller,
+    Path(reference): Path<String>,
+) -> Result<JsonBody<History>, Fault> {
+    let entry = face.find_live(&who, &reference, Role::Viewer).await?;
+    let messages = face.said(&entry).await?;
+    Ok(JsonBody(History { session_id: entry.key.id.to_string(), messages }))
+}
+
+/// In which form.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Form {
+    /// `md`, `json` or `html`; `md` unless it is said.
+    format: Option<String>,
+}
+
+/// Take away what was said in a session.
+#[utoipa::path(
+    get, path = "/sessions/{ref}/export", operation_id = "export_session", tag = "history", params(Form),
+    responses((status = 200, description = "What was said", content((String = "text/markdown"), (History = "application/json"), (String = "text/html")))),
+)]
+pub(super) async fn export(
+    State(face): State<Arc<Face>>,
+    Caller(who): Caller,
+    Path(reference): Path<String>,
+    Query(form): Query<Form>,
+) -> Result<Response, Fault> {
+    let entry = face.find_live(&who, &reference, Role::Viewer).await?;
+    let messages = face.said(&entry).await?;
+    let title = entry.name.as_ref().map_or(entry.key.id.as_str(), |n| n.as_str());
+    let (kind, text) = match form.format.as_deref() {
+        None | Some("md") => ("text/markdown; charset=utf-8", markdown(title, &messages)),
+        Some("json") => {
+            let history = json!({ "session_id": entry.key.id, "name": title, "messages": messages });
+            ("application/json", history.to_string())
+        }
+        Some("html") => ("text/html; charset=utf-8", html(title, &messages)),
+        Some(_) => return Err(Fault::invalid("format", "`format` must be `md`, `json` or `html`")),
+    };
+    // What is said there is anybody's text: no script of it runs.
+    let safe = [
+        (header::CONTENT_TYPE, kind),
+        (header::CONTENT_SECURITY_POLICY, "default-src 'none'; style-src 'unsafe-inline'"),
+    ];
+    Ok((safe, text).into_response())
+}
+
+fn markdown(title: &str, messages: &[Utterance]) -> String {
+    let mut out = format!("# {title}\n");
+    for m in messages {
+        let _ = write!(out, "\n## {} ({})\n\n{}\n", m.role, m.at, m.content);
+    }
+    out
+}
+
+fn html(title: &str, messages: &[Utterance]) -> String {
+    let title = escaped(title);
+    let mut out = format!(
+        "<!doctype html><meta charset=\"utf-8\"><title>{title}</title><style>body{{max-width:50em;margin:2em auto;\
+         font-family:sans-serif}}pre{{white-space:pre-wrap}}</style><h1>{title}</h1>\n"
+    );
+    for m in messages {
+        let _ = writeln!(
+            out,
+            "<h2>{} <small>{}</small></h2><pre>{}</pre>",
+            m.role,
+            escaped(&m.at),
+            escaped(&m.content)
+        );
+    }
+    out
+}
+
+fn escaped(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+}
+
+/// A fork to be made.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Fork {
+    /// What people call it.
+    name: Option<String>,
+    /// Up to which message; all of them, if it is not said.
+    to_message: Option<String>,
+}
+
+/// Make another session of what was said in one.
+#[utoipa::path(
+    post, path = "/sessions/{ref}/fork", operation_id = "fork_session", tag = "history", request_body = Fork,
+    responses((status = 201, description = "The new session; at least its id", body = Object)),
+)]
+pub(super) async fn fork(
+    State(face): State<Arc<Face>>,
+    Caller(who): Caller,
+    Path(reference): Path<String>,
+    uri: Uri,
+    headers: HeaderMap,
+    Json(fork): Json<Fork>,
+) -> Result<Response, Fault> {
+    let entry = face.find_live(&who, &reference, Role::Owner).await?;
+    let mut params = json!({});
+    if let Some(name) = fork.name {
+        params["name"] = json!(name);
+    }
+    if let Some(event) = fork.to_message {
+        params["toEventId"] = json!(event);
+    }
+    let made = face.about(&entry, "sessions.fork", params).await?;
+    let id: SessionId = made["sessionId"]
+        .as_str()
+        .and_then(|id| id.parse().ok())
+        .ok_or_else(|| Fault::new(Kind::CliFailed, "The CLI server told of no fork"))?;
+    let found = face.core.directory.find(&entry.key.owner, &id).await.map_err(no_directory)?;
+    let body = match found {
+        Some(entry) => json!(View::of(&entry, &who, &Base::of(&uri, &headers))),
+        // It is noted a moment later.
+        None => json!({ "session_id": id }),
+    };
+    Ok((StatusCode::CREATED, JsonBody(body)).into_response())
+}
+
+/// Have the CLI server sum up what was said.
+#[utoipa::path(
+    post, path = "/sessions/{ref}/compact", operation_id = "compact_session", tag = "history",
+    responses((status = 200, description = "What the CLI server says of it", body = Object)),
+)]
+pub(super) async fn compact(
+    State(face): State<Arc<Face>>,
+    Caller(who): Caller,
+    Path(reference): Path<String>,
+) -> Result<JsonBody<Value>, Fault> {
+    let entry = face.find_live(&who, &reference, Role::Member).await?;
+    face.about(&entry, "session.history.compact", json!({})).await.map(JsonBody)
+}
+
+/// List where a session can go back to.
+#[utoipa::path(
+    get, path = "/sessions/{ref}/rewind-points", operation_id = "list_rewind_points", tag = "history",
+    responses((status = 200, description = "As the CLI server has them", body = Object)),
+)]
+pub(super) async fn rewind_points(
+    State(face): State<Arc<Face>>,
+    Caller(who): Caller,
+    Path(reference): Path<String>,
+) -> Result<JsonBody<Value>, Fault> {
+    let entry = face.find_live(&who, &reference, Role::Viewer).await?;
+    face.about(&entry, "session.history.listRewindPoints", json!({})).await.map(JsonBody)
+}
+
+/// Where to go back to.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Rewind {
+    /// The id of a rewind point.
+    event_id: String,
+    /// As the CLI has it; `conversation` leaves files as they are.
+    #[serde(default = "conversation")]
+    mode: String,
+}
+
+fn conversation() -> String {
+    "conversation".into()
+}
+
+/// Go back in a session.
+#[utoipa::path(
+    post, path = "/sessions/{ref}/rewind", operation_id = "rewind_session", tag = "history", request_body = Rewind,
+    responses((status = 200, description = "What the CLI server says of it", body = Object)),
+)]
+pub(super) async fn rewind(
+    State(face): State<Arc<Face>>,
+    Caller(who): Caller,
+    Path(reference): Path<String>,
+    Json(to): Json<Rewind>,
+) -> Result<JsonBody<Value>, Fault> {
+    let entry = face.find_live(&who, &reference, Role::Owner).await?;
+    let params = json!({ "eventId": to.event_id, "mode": to.mode });
+    face.about(&entry, "session.history.rewind", params).await.map(JsonBody)
+}
+
+/// Which session a terminal shows: none, since CLI servers behind Jetway have no terminal.
+#[utoipa::path(
+    get, path = "/foreground", operation_id = "get_foreground", tag = "sessions",
+    responses((status = 200, description = "Never; it is a 501", body = Object)),
+)]
+pub(super) async fn foreground(_caller: Caller) -> Fault {
+    no_terminal()
+}
+
+/// Have a terminal show a session: no CLI server behind Jetway has one.
+#[utoipa::path(
+    put, path = "/foreground", operation_id = "set_foreground", tag = "sessions",
+    responses((status = 204, description = "Never; it is a 501")),
+)]
+pub(super) async fn set_foreground(_caller: Caller) -> Fault {
+    no_terminal()
+}
+
+fn no_terminal() -> Fault {
+    Fault::new(
+        Kind::NotImplemented,
+        "CLI servers behind Jetway run without a terminal: none of their sessions is shown",
+    )
+}
+
+impl Face {
+    /// Asks a session's CLI server something about it.
+    async fn about(
+        self: &Arc<Self>,
+        entry: &Entry,
+        method: &'static str,
+        params: Value,
+    ) -> Result<Value, Fault> {
+        let hub = self.hub(entry)?;
+        hub.attach(self).await?;
+        hub.call(self, method, params).await
+    }
+
+    async fn said(self: &Arc<Self>, entry: &Entry) -> Result<Vec<Utterance>, Fault> {
+        let answer = self.about(entry, "session.getMessages", json!({})).await?;
+        let events = answer["events"].as_array().cloned().unwrap_or_default();
+        Ok(events.iter().filter_map(utterance).collect())
+    }
+}
+
+fn utterance(event: &Value) -> Option<Utterance> {
+    let role = match event["type"].as_str()? {
+        "user.message" => "user",
+        "assistant.message" => "assistant",
+        _ => return None,
+    };
+    let content = event["data"]["content"].as_str().filter(|text| !text.is_empty())?.to_owned();
+    let text = |name: &str| event[name].as_str().unwrap_or_default().to_owned();
+    Some(Utterance { id: text("id"), role, content, at: text("timestamp") })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_said_is_no_markup() {
+        let said = Utterance {
+            id: "1".into(),
+            role: "user",
+            content: "<script>a&b</script>".into(),
+            at: "now".into(),
+        };
+        let page = html("\"x\"<b>", &[said]);
+        assert!(
+            page.contains("&lt;script&gt;a&amp;b&lt;/script&gt;") && page.contains("&quot;x&quot;&lt;b&gt;")
+        );
+        assert!(!page.contains("<script>"));
+    }
+}
