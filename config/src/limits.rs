@@ -65,6 +65,13 @@ pub const JWKS_REFRESH: Duration = Duration::from_secs(600);
 /// How old a key set may be that cannot be fetched any more. An issuer may be down for a night.
 pub const JWKS_MAX_AGE: Duration = Duration::from_secs(24 * 3600);
 
+/// What a sandbox's own `/tmp` holds, in bytes: it is memory, and counts as its user's. Builds and package managers
+/// put some hundred MB there.
+pub const SANDBOX_TMP_BYTES: u64 = 512 << 20;
+
+/// The same of its `/dev/shm`.
+pub const SANDBOX_SHM_BYTES: u64 = 64 << 20;
+
 /// The smallest `limits.max_frame`, in bytes: session options with tools and a system prompt take tens of
 /// KiB, an event with a file's content hundreds.
 const SMALLEST_MAX_FRAME: usize = 1 << 20;

@@ -4,8 +4,10 @@ use crate::{
     error::Problem,
     net::HostPort,
     reader::Section,
+    sandbox::{Level, ProcessLimits, Sandbox},
     secret::{self, SecretString},
     setting::{Setting, Text, choice, shown},
+    tenants::HostPath,
     units::{ByteSize, MemoryBudget},
 };
 use std::{path::PathBuf, time::Duration};
@@ -80,7 +82,7 @@ impl Pool {
 }
 
 /// `[pool.process]`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Process {
     /// What is started.
     pub command: Command,
@@ -94,34 +96,33 @@ pub struct Process {
     pub idle_timeout: Duration,
     /// What users' processes are walled in with.
     pub sandbox: Sandbox,
+    /// Jetway does not start with less.
+    pub sandbox_min: Level,
+    /// What sandboxed processes may read beyond the system's own programs and libraries.
+    pub sandbox_paths: Vec<HostPath>,
+    /// What one user's processes may use.
+    pub limits: ProcessLimits,
     /// How long a process may take until it listens.
     pub start_timeout: Duration,
-}
-
-choice! {
-    /// What users' processes are walled in with.
-    Sandbox {
-        /// Bubblewrap if it works on this host.
-        Auto = "auto",
-        /// Bubblewrap; without it nothing is started.
-        Bwrap = "bwrap",
-        /// Nothing.
-        None = "none",
-    }
 }
 
 impl Process {
     fn read(s: &mut Section<'_>) -> Self {
         let seconds = Duration::from_secs;
-        Self {
+        let process = Self {
             command: s.get("command", Command::Auto),
             state_dir: s.get("state_dir", "./jetway-state".into()),
             max_processes: s.get_in("max_processes", 500, 1..=100_000),
             memory_budget: s.get("memory_budget", MemoryBudget::Percent(50)),
             idle_timeout: s.get_in("idle_timeout", seconds(15 * 60), seconds(1)..=seconds(7 * 86_400)),
             sandbox: s.get("sandbox", Sandbox::Auto),
+            sandbox_min: s.get("sandbox_min", Level::None),
+            sandbox_paths: s.list_or("sandbox_paths", Vec::new()),
+            limits: s.section("limits", ProcessLimits::read),
             start_timeout: s.get_in("start_timeout", seconds(10), seconds(1)..=seconds(600)),
-        }
+        };
+        process.sandbox.check(s, process.sandbox_min);
+        process
     }
 }
 

@@ -99,10 +99,25 @@ pub struct RedisUrl {
     shown: String,
 }
 
+/// Redis's own.
+const DEFAULT_PORT: u16 = 6379;
+
 impl RedisUrl {
     /// The whole URL, password included: for the Redis client only.
     pub fn expose(&self) -> &str {
         self.full.expose()
+    }
+
+    /// The machine as it is written, without an IPv6 address's brackets, and the port.
+    pub fn machine(&self) -> (&str, u16) {
+        let rest = self.shown.split_once("://").map_or("", |(_, rest)| rest);
+        let rest = rest.rsplit_once('@').map_or(rest, |(_, rest)| rest);
+        let authority = &rest[..rest.find(['/', '?']).unwrap_or(rest.len())];
+        let (host, port) = match authority.rsplit_once(':') {
+            Some((host, port)) if !port.ends_with(']') => (host, port.parse().unwrap_or(DEFAULT_PORT)),
+            _ => (authority, DEFAULT_PORT),
+        };
+        (host.trim_start_matches('[').trim_end_matches(']'), port)
     }
 }
 
@@ -156,6 +171,7 @@ mod tests {
             ("redis://cache?password=pw", "redis://cache?<redacted>"),
         ] {
             let parsed = RedisUrl::parse_text(url).unwrap();
+            assert!(matches!(parsed.machine(), ("127.0.0.1", 6379) | ("cache", 6379 | 6380)), "{url}");
             assert_eq!((parsed.expose(), format!("{parsed:?}").as_str()), (url, shown));
         }
         for url in ["", "redis://", "redis:///0", "http://cache", "cache:6379", "redis://:pw@", "redis://a b"]

@@ -57,6 +57,21 @@ error: pool.process."memory budget": unknown key; did you mean `pool.process.mem
         r#"error: pool.process.memory_budget: "120%" is not an amount of memory; write a share of the host's from "1%" to "100%", or a size such as "8GiB""#,
     ),
     (
+        "pool.process = { sandbox = 'none', sandbox_min = 'bwrap' }",
+        &[],
+        r#"error: pool.process.sandbox: is less than pool.process.sandbox_min, "bwrap"; write "auto", or lower sandbox_min"#,
+    ),
+    (
+        "pool.process.sandbox_paths = ['tools']",
+        &[],
+        r#"error: pool.process.sandbox_paths[0]: "tools" is not an absolute path without `.` and `..`; write one such as "/srv/acme""#,
+    ),
+    (
+        "pool.process.limits = { memory = '1MiB' }",
+        &[],
+        r#"error: pool.process.limits.memory: "1MiB" is out of range; write a value from "128MiB" to "1024TiB""#,
+    ),
+    (
         "pool.process.command = 'copilot'",
         &[],
         r#"error: pool.process.command: "copilot" is not a command; write "auto", or a list of the program and its arguments such as ["node", "copilot.js"]"#,

@@ -4,6 +4,7 @@ use jetway_config::{
     Config, ConfigErrors, MemoryBudget, Sources, TenantId,
     listen::Port,
     pool::{Command, PoolMode},
+    sandbox::{Level, ProcessLimits, Sandbox},
     secret::REDACTED,
     stores::LockStore,
     tenants::Surface,
@@ -72,7 +73,14 @@ max_processes = 10
 memory_budget = "8GiB"
 idle_timeout = "1h30m"
 sandbox = "bwrap"
+sandbox_min = "bwrap"
+sandbox_paths = ["/opt/tools"]
 start_timeout = "20s"
+[pool.process.limits]
+memory = "1GiB"
+cpu = 1.5
+processes = 200
+disk = "500MB"
 [[pool.fleet]]
 address = "10.0.0.5:4321"
 token_env = "CLI_TOKEN"
@@ -154,6 +162,8 @@ fn defaults_are_those_of_the_product_page() {
     assert_eq!(config.pool.process.command, Command::Auto);
     assert_eq!(config.pool.process.memory_budget, MemoryBudget::Percent(50));
     assert_eq!(config.pool.process.idle_timeout, Duration::from_secs(900));
+    assert_eq!((config.pool.process.sandbox, config.pool.process.sandbox_min), (Sandbox::Auto, Level::None));
+    assert_eq!(config.pool.process.limits, ProcessLimits::default());
     assert_eq!((config.locks.store, config.locks.max_waiters), (LockStore::Memory, 100));
     assert_eq!((config.locks.ttl, config.locks.wait), (Duration::from_secs(10), Duration::from_secs(30)));
     assert_eq!(config.directory.path.to_str(), Some("./jetway-state/~jetway/directory.sqlite"));
@@ -170,6 +180,9 @@ fn a_file_may_say_everything() {
     assert!(config.listen.tls(Port::Sdk).is_none());
     let jwt = config.auth.jwt.as_ref().unwrap();
     assert!(matches!(&jwt.keys, jetway_config::jwt::JwtKeys::Key(key) if key.expose() == "jwt-canary"));
+    let process = &config.pool.process;
+    assert_eq!((process.sandbox_min, process.sandbox_paths[0].as_str()), (Level::Bwrap, "/opt/tools"));
+    assert_eq!((process.limits.cpu, process.limits.disk.0), (Some(1.5), 500_000_000));
     assert_eq!(config.pool.fleet[0].token.as_ref().unwrap().expose(), "cli-canary");
     assert_eq!(config.pool.fleet[0].state.as_ref().unwrap().as_str(), "shared-a");
     assert_eq!(config.pool.fleet[1].address.to_string(), "[fd00::1]:4321");

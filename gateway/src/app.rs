@@ -23,6 +23,7 @@ use crate::{
     auth::{self, Rules},
     directory::{self, Directory, New, Place},
     drain::{self, Count, Drain},
+    egress::Exit,
     http,
     net::{tls::Tls, workers::Workers},
     policy::Reach,
@@ -51,8 +52,10 @@ const TENURE: Duration = Duration::from_secs(60);
 pub(crate) struct Core {
     /// What holds from start to end.
     pub(crate) config: Fixed,
-    rules: ArcSwap<Rules>,
+    rules: Arc<ArcSwap<Rules>>,
     pub(crate) pool: Pool,
+    /// The way out of sandboxed CLI servers.
+    pub(crate) exit: Arc<Exit>,
     pub(crate) registry: Registry,
     pub(crate) directory: Arc<Directory>,
     /// Leases on shared sessions, and the turns under them.
@@ -173,6 +176,12 @@ pub struct Addresses {
     pub admin: Option<SocketAddr>,
 }
 
+impl Addresses {
+    fn ports(&self) -> Vec<u16> {
+        [self.sdk, self.http, self.admin].into_iter().flatten().map(|address| address.port()).collect()
+    }
+}
+
 /// A running gateway.
 pub struct App {
     core: Arc<Core>,
@@ -193,20 +202,26 @@ impl App {
         let admin = bind(&config, Port::Admin).await?;
         let tls = Tls::load(&config.listen).map_err(StartError::Unusable)?;
         let audit = Audit::open(&config.log.audit).map_err(StartError::Audit)?;
+        let local = |l: &Option<TcpListener>| l.as_ref().and_then(|l| l.local_addr().ok());
+        let addresses = Addresses { sdk: local(&sdk), http: local(&http), admin: local(&admin) };
         let directory = Arc::new(Directory::open(&config.directory, &config.redis).await?);
         let lockd = Lockd::open(&config.locks, &config.redis, lease::floors(directory.clone())).await?;
         let turns = Turns::new(lockd.clone(), Arc::new(lease::Nothing), TENURE, config.locks.max_waiters);
-        let pool = Pool::start(&config.pool, &config.limits).await?;
-        let scribe = Scribe::start(directory.clone());
         let running = config.clone();
         let (config, live) = config.split();
+        let limits = live.limits.clone();
         let tracker = TaskTracker::new();
         let drain = Drain::default();
         let rules = Rules::new(live, None, &tracker, drain.closing()).map_err(StartError::Unusable)?;
+        let rules = Arc::new(ArcSwap::from_pointee(rules));
+        let exit = Exit::new(rules.clone(), &config.redis, addresses.ports());
+        let pool = Pool::start(&config.pool, &limits, exit.clone()).await?;
+        let scribe = Scribe::start(directory.clone());
         let core = Arc::new(Core {
             config,
-            rules: ArcSwap::from_pointee(rules),
+            rules,
             pool,
+            exit,
             registry: Registry::default(),
             directory,
             lockd,
@@ -224,8 +239,6 @@ impl App {
             since: Instant::now(),
             tracker,
         });
-        let local = |l: &Option<TcpListener>| l.as_ref().and_then(|l| l.local_addr().ok());
-        let addresses = Addresses { sdk: local(&sdk), http: local(&http), admin: local(&admin) };
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let workers = Arc::new(Workers::start(cores).map_err(StartError::Threads)?);
         let mut listeners = JoinSet::new();

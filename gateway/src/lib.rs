@@ -7,6 +7,7 @@ mod audit;
 mod auth;
 pub mod directory;
 mod drain;
+mod egress;
 mod http;
 pub mod metrics;
 mod net;

@@ -12,6 +12,7 @@ use cli::{
     serve,
 };
 use jetway_config::TenantId;
+use jetway_pool::sandbox::{self, Own};
 
 /// A headless, multi-tenant gateway and load balancer for GitHub Copilot CLI servers.
 ///
@@ -39,6 +40,17 @@ enum Command {
         /// Print JSON: the configuration, or {"errors": […]}.
         #[arg(long)]
         json: bool,
+    },
+    /// What Jetway runs inside a sandbox, before the CLI.
+    #[command(name = sandbox::INIT_COMMAND, hide = true)]
+    SandboxInit {
+        /// Processes that there may be.
+        processes: u64,
+        /// Bytes that a file may have.
+        file: u64,
+        /// The CLI and its arguments.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        command: Vec<std::ffi::OsString>,
     },
     /// API keys.
     Key {
@@ -93,6 +105,7 @@ fn main() -> ExitCode {
     match command.unwrap_or(Command::Serve) {
         Command::Serve => serve::serve(file),
         Command::Check { json } => check::check(file, json),
+        Command::SandboxInit { processes, file, command } => sandbox::init(Own { processes, file }, command),
         Command::Key { command: KeyCommand::New { tenant, json } } => key::new_key(tenant, json),
         Command::Status { operator, limit } => operate::status(&file, &operator, limit),
         Command::Drain { backend, operator, wait, timeout } => {

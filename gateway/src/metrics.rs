@@ -82,6 +82,7 @@ fn describe() {
         "jetway_config_reloads_total",
         "Times that the configuration was loaded again, by outcome"
     );
+    describe_counter!("jetway_egress_total", "Connections that sandboxed CLI servers asked for, by outcome");
     describe_gauge!("jetway_draining", "1 while Jetway drains");
     describe_gauge!("jetway_backends", "CLI servers, by state");
     describe_gauge!("jetway_draining_sessions", "Sessions that are still on CLI servers that are drained");
@@ -200,6 +201,10 @@ pub(crate) fn jwks_fetched(outcome: &'static str) {
 
 pub(crate) fn reloaded(outcome: &'static str) {
     counter!("jetway_config_reloads_total", "outcome" => outcome).increment(1);
+}
+
+pub(crate) fn egress(outcome: &'static str) {
+    counter!("jetway_egress_total", "outcome" => outcome).increment(1);
 }
 
 pub(crate) fn draining(now: bool) {

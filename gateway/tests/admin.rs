@@ -17,11 +17,14 @@
 //! | `jetway_draining` | gauge | | draining |
 //! | `jetway_backends` | gauge | `state` | always |
 //! | `jetway_draining_sessions` | gauge | | always |
+//! | `jetway_lock_lost_total` | counter | `cause` | always |
 //! | `jetway_backend_up` | gauge | `backend` | always |
 //! | `jetway_processes` | gauge | | processes |
 //! | `jetway_process_stops_total` | counter | `reason` | processes |
 //! | `jetway_spawns_total` | counter | `outcome` | processes |
 //! | `jetway_spawn_seconds` | histogram | | processes |
+//! | `jetway_sandbox` | gauge | `level` | processes |
+//! | `jetway_egress_total` | counter | `outcome` | sandbox |
 //! | `jetway_processes_memory_bytes` | gauge | | budget |
 //! | `jetway_processes_memory_budget_bytes` | gauge | | budget |
 //! | `jetway_evictions_total` | counter | `reason` | eviction |

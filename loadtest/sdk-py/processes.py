@@ -122,6 +122,8 @@ def _jetway() -> Target:
         "[auth]\nanonymous = true\n"
         "[tenants.default]\nrequests_per_second = 10000\n"
         f'[pool.process]\nstate_dir = "{directory / "state"}"\ncommand = ["{runtime_path()}"]\n'
+        # Where the sessions work.
+        f'[tenants.default.policy]\nallow_paths = ["{directory}"]\n'
     )
     command = os.environ.get("JETWAY_BIN", str(BUILT / "jetway"))
     program = Program([command, "serve", "--config", str(config)], env, r"sdk listening on (\S+:\d+)")

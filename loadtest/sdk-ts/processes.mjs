@@ -83,16 +83,18 @@ export async function startModel() {
 async function scratch() {
   const dir = await mkdtemp(join(tmpdir(), "jetway-sdk-"));
   await mkdir(join(dir, "home"));
+  const work = join(dir, "work");
+  await mkdir(work);
   const env = { PATH: process.env.PATH, HOME: join(dir, "home"), COPILOT_HOME: join(dir, "home", "copilot") };
   // The full CLI unpacks itself once into this, instead of once for each home.
   if (process.env.COPILOT_CACHE_HOME) env.COPILOT_CACHE_HOME = process.env.COPILOT_CACHE_HOME;
-  return { dir, env, remove: () => rm(dir, { recursive: true, force: true, maxRetries: 3 }) };
+  return { dir, work, env, remove: () => rm(dir, { recursive: true, force: true, maxRetries: 3 }) };
 }
 
 const targets = {
   /** A CLI server of its own, without Jetway. */
   async direct() {
-    const { dir, env, remove } = await scratch();
+    const { work, env, remove } = await scratch();
     env.COPILOT_CONNECTION_TOKEN = DIRECT_TOKEN;
     const { matches, stop } = await launch(runtimePath(), ["--headless", "--port", "0"], env, [/port (\d+)/]);
     const stopAll = async () => {
@@ -103,14 +105,14 @@ const targets = {
       name: "direct",
       address: `127.0.0.1:${matches[0][1]}`,
       token: () => DIRECT_TOKEN,
-      dir,
+      dir: work,
       stop: stopAll,
     };
   },
 
   /** Jetway on its defaults, anonymous, with state of its own. */
   async jetway() {
-    const { dir, env, remove } = await scratch();
+    const { dir, work, env, remove } = await scratch();
     const config = join(dir, "jetway.toml");
     await writeFile(
       config,
@@ -118,7 +120,9 @@ const targets = {
         `[auth]\nanonymous = true\n` +
         // Four files of tests at once are no usual tenant.
         `[tenants.default]\nrequests_per_second = 10000\n` +
-        `[pool.process]\nstate_dir = "${join(dir, "state")}"\ncommand = ["${runtimePath()}"]\n`,
+        `[pool.process]\nstate_dir = "${join(dir, "state")}"\ncommand = ["${runtimePath()}"]\n` +
+        // The sessions' directories, and the MCP server that some of them start.
+        `sandbox_paths = ["${here}"]\n[tenants.default.policy]\nallow_paths = ["${work}"]\n`,
     );
     const command = process.env.JETWAY_BIN ?? built("jetway");
     const { matches, stop } = await launch(command, ["serve", "--config", config], env, [
@@ -128,7 +132,7 @@ const targets = {
       await stop();
       await remove();
     };
-    return { name: "jetway", address: matches[0][1], token: (user) => user, dir, stop: stopAll };
+    return { name: "jetway", address: matches[0][1], token: (user) => user, dir: work, stop: stopAll };
   },
 };
 

@@ -12,7 +12,7 @@ use crate::error::CommandNotFound;
 
 /// What every CLI is given after the operator's own arguments: flags that both `copilot-runtime` and the full
 /// `copilot` know, as either refuses others.
-pub(crate) const ARGUMENTS: [&str; 8] =
+const ARGUMENTS: [&str; 8] =
     ["--headless", "--port", "0", "--host", "127.0.0.1", "--no-auto-update", "--log-level", "error"];
 
 /// The operator's variables that a CLI gets; everything else in Jetway's environment stays there, secrets of
@@ -46,6 +46,27 @@ const INHERITED: [&str; 21] = [
 /// The operator's own Copilot login, for every user's CLI.
 pub(crate) const GITHUB_TOKEN: &str = "COPILOT_GITHUB_TOKEN";
 
+/// What is started for every user.
+pub(crate) struct Cli {
+    pub(crate) program: PathBuf,
+    /// The operator's, then [`ARGUMENTS`].
+    pub(crate) arguments: Vec<OsString>,
+    pub(crate) environment: Vec<(OsString, OsString)>,
+}
+
+impl Cli {
+    /// What `command` means on `host`, with what it inherits of `variables`.
+    pub(crate) fn find(
+        command: &Command,
+        variables: impl IntoIterator<Item = (OsString, OsString)>,
+        host: &Host,
+    ) -> Result<Self, CommandNotFound> {
+        let (program, mut arguments) = resolve(command, host)?;
+        arguments.extend(ARGUMENTS.map(OsString::from));
+        Ok(Self { program, arguments, environment: environment(variables, host) })
+    }
+}
+
 /// The part of Jetway's surroundings that decides which program runs.
 pub(crate) struct Host {
     pub(crate) path: Option<OsString>,
@@ -72,7 +93,7 @@ impl Host {
 }
 
 /// The program and its first arguments.
-pub(crate) fn resolve(command: &Command, host: &Host) -> Result<(PathBuf, Vec<OsString>), CommandNotFound> {
+fn resolve(command: &Command, host: &Host) -> Result<(PathBuf, Vec<OsString>), CommandNotFound> {
     let (places, arguments) = match command {
         Command::Auto => (automatic(), Vec::new()),
         Command::Program { program, args } if program.contains('/') => {
@@ -161,7 +182,7 @@ pub(crate) fn is_executable(path: &Path) -> bool {
 pub(crate) const PACKAGE_CACHE: &str = "COPILOT_CACHE_HOME";
 
 /// The variables of `all` that a CLI inherits, and the cache.
-pub(crate) fn environment(
+fn environment(
     all: impl IntoIterator<Item = (OsString, OsString)>,
     host: &Host,
 ) -> Vec<(OsString, OsString)> {

@@ -24,9 +24,12 @@ pub enum StartError {
         /// Where.
         path: PathBuf,
     },
-    /// `sandbox = "bwrap"`, and nothing that could keep the promise.
-    #[error("pool.process.sandbox: bwrap is not supported by this version; write \"auto\" or \"none\"")]
-    Sandbox,
+    /// No walls, or weaker ones than the configuration asks for.
+    #[error("pool.process.sandbox: {why}; or, at users' risk, write sandbox = \"none\" without sandbox_min")]
+    Sandbox {
+        /// What is missing on this host, and how to get it.
+        why: String,
+    },
     /// The thread that starts processes could not be started.
     #[error("cannot start a thread: {0}")]
     Thread(std::io::Error),
@@ -159,6 +162,17 @@ pub enum Gone {
     },
 }
 
+/// What a user's processes took too much of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Limit {
+    /// `pool.process.limits.memory`.
+    Memory,
+    /// `pool.process.limits.processes`.
+    Processes,
+    /// `pool.process.limits.disk`.
+    Disk,
+}
+
 /// Why Jetway stopped a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum StopReason {
@@ -168,6 +182,8 @@ pub enum StopReason {
     Evicted,
     /// It was drained.
     Drained(DrainReason),
+    /// It and what it started took more than they may.
+    Exceeded(Limit),
     /// Jetway is going down.
     Shutdown,
 }
@@ -179,6 +195,9 @@ impl StopReason {
             Self::Idle => "idle",
             Self::Evicted => "evicted",
             Self::Drained(DrainReason::Operator) => "drained",
+            Self::Exceeded(Limit::Memory) => "memory_limit",
+            Self::Exceeded(Limit::Processes) => "process_limit",
+            Self::Exceeded(Limit::Disk) => "disk_limit",
             Self::Shutdown => "shutdown",
         }
     }

@@ -20,7 +20,7 @@ use crate::{
     error::{Gone, PoolError},
     homes::Homes,
     probe::{self, Proved},
-    server::{Account, Attachment, Keeper, Readiness, Server, ServerId, ServerState, ServerStatus},
+    server::{Account, Attachment, Keeper, Readiness, Server, ServerId, ServerState, ServerStatus, Way},
     telemetry,
 };
 
@@ -196,6 +196,7 @@ impl Fleet {
                 memory: None,
                 served: life.server.as_ref().map_or(0, |s| s.served()),
                 draining: life.draining,
+                sandbox: None,
                 group: self.backends[index].state.clone(),
                 problem: life.problem.clone(),
             }
@@ -273,8 +274,7 @@ impl Fleet {
         Server {
             id: self.ids[index].clone(),
             incarnation,
-            host: backend.address.host.clone(),
-            port: backend.address.port,
+            way: Way::Tcp { host: backend.address.host.clone(), port: backend.address.port },
             token: backend.token.clone(),
             state: backend.state.clone(),
             pid: None,

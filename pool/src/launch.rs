@@ -1,7 +1,7 @@
 //! One CLI process of a user's own: started, proved, waited for, stopped.
 
 use std::{
-    ffi::{OsStr, OsString},
+    ffi::OsStr,
     fmt::Write as _,
     io,
     path::PathBuf,
@@ -14,26 +14,29 @@ use nix::sys::signal::Signal;
 use tokio::{net::TcpStream, process::Command, time::timeout_at};
 
 use crate::{
-    command::{ARGUMENTS, GITHUB_TOKEN},
-    error::Phase,
+    command::{Cli, GITHUB_TOKEN},
+    error::{Limit, Phase},
+    limits::{Held, Limits},
     output::Output,
     probe::{self, ProbeError},
+    sandbox::{self, Door, Inside, Walls},
+    server::Way,
     spawner::{Group, Spawner},
-    state_dir,
+    state_dir::{self, Home},
     strays::MARK,
 };
 
 /// Where processes listen.
-pub(crate) const HOST: &str = "127.0.0.1";
+const LOOPBACK: &str = "127.0.0.1";
 
 /// What a CLI may take to end after SIGTERM; it needs 30 to 150 ms, 3.1 s have been seen under load.
 const GRACE: Duration = Duration::from_secs(5);
 
 /// How users' processes are started.
 pub(crate) struct Launcher {
-    pub(crate) program: PathBuf,
-    pub(crate) arguments: Vec<OsString>,
-    pub(crate) environment: Vec<(OsString, OsString)>,
+    pub(crate) cli: Cli,
+    pub(crate) walls: Walls,
+    pub(crate) limits: Limits,
     /// Absolute: it becomes part of HOME.
     pub(crate) state_dir: PathBuf,
     pub(crate) start_timeout: Duration,
@@ -47,6 +50,10 @@ pub(crate) enum LaunchError {
     Prepare { path: PathBuf, cause: io::Error },
     #[error("cannot start {}: {cause}", program.display())]
     Spawn { program: PathBuf, cause: io::Error },
+    #[error("cannot limit what it uses: {0}")]
+    Limits(io::Error),
+    #[error("its sandbox does not answer: {0}")]
+    Sandbox(io::Error),
     #[error("it ended ({status}){words}")]
     Ended { status: String, words: String },
     #[error("{0}")]
@@ -59,10 +66,10 @@ impl LaunchError {
     /// Whether the same could go better a moment later.
     pub(crate) fn is_worth_retrying(&self) -> bool {
         match self {
-            Self::Ended { .. } => true,
+            Self::Ended { .. } | Self::Sandbox(_) => true,
             Self::Probe(error) => !matches!(error, ProbeError::Protocol(_)),
             // A host that is too slow does not get faster by more of the same.
-            Self::Timeout { .. } | Self::Prepare { .. } | Self::Spawn { .. } => false,
+            Self::Timeout { .. } | Self::Prepare { .. } | Self::Spawn { .. } | Self::Limits(_) => false,
         }
     }
 }
@@ -71,12 +78,21 @@ impl LaunchError {
 pub(crate) struct Process {
     group: Group,
     output: Output,
+    inside: Option<Inside>,
+    held: Held,
     pub(crate) pid: Option<u32>,
-    pub(crate) port: u16,
+    pub(crate) way: Way,
     pub(crate) token: SecretString,
     pub(crate) version: Option<String>,
     /// A connection that nobody has used.
     pub(crate) spare: Option<TcpStream>,
+}
+
+/// Why a process is not used any more.
+pub(crate) enum Over {
+    /// Its status.
+    Ended(String),
+    Exceeded(Limit),
 }
 
 impl Launcher {
@@ -85,27 +101,45 @@ impl Launcher {
     pub(crate) async fn launch(&self, who: &Identity, mark: &OsStr) -> Result<Process, LaunchError> {
         let deadline = (Instant::now() + self.start_timeout).into();
         let token = random_token();
-        let command = self.command(who, mark, &token)?;
+        let home = Home::of(who, &self.state_dir);
+        let (command, door) = self.command(who, &home, mark, &token)?;
+        let (held, entrances) = self.limits.hold(&home).map_err(LaunchError::Limits)?;
         let mut group = self
             .spawner
-            .spawn(command)
+            .spawn(command, entrances)
             .await
-            .map_err(|cause| LaunchError::Spawn { program: self.program.clone(), cause })?;
+            .map_err(|cause| LaunchError::Spawn { program: self.cli.program.clone(), cause })?;
         let (stdout, stderr) = (group.child.stdout.take(), group.child.stderr.take());
         let (mut output, announced) = Output::read(stdout, stderr, who, self.secrets(&token));
         let token = SecretString::new(token);
 
-        let port = tokio::select! {
-            Ok(port) = announced => port,
+        let listening = async {
+            let inside = match door {
+                Some(door) => self.walls.open(door, who).await.map_err(LaunchError::Sandbox)?,
+                None => None,
+            };
+            match announced.await {
+                Ok(port) => Ok::<_, LaunchError>((inside, port)),
+                // Its output has ended: so will it.
+                Err(_) => std::future::pending().await,
+            }
+        };
+        let (inside, port) = tokio::select! {
+            biased;
             status = group.ended() => return Err(ended(status, &mut output).await),
+            listening = listening => listening?,
             () = tokio::time::sleep_until(deadline) => {
                 return Err(LaunchError::Timeout { phase: Phase::Announcement });
             }
         };
+        let way = match &inside {
+            Some(inside) => Way::Inside { door: inside.door.clone(), port },
+            None => Way::Tcp { host: LOOPBACK.into(), port },
+        };
         let prove = async {
             // `copilot-runtime` looks for new connections every 20 ms and takes all that wait: two now cost no
             // more than one, and save the first user of the process that wait.
-            let (first, spare) = tokio::try_join!(probe::dial(HOST, port), probe::dial(HOST, port))?;
+            let (first, spare) = tokio::try_join!(way.dial(), way.dial())?;
             Ok::<_, ProbeError>((probe::prove(first, Some(&token)).await?, spare))
         };
         let proved = tokio::select! {
@@ -113,54 +147,79 @@ impl Launcher {
             status = group.ended() => return Err(ended(status, &mut output).await),
         };
         let (proved, spare) = proved.map_err(|_| LaunchError::Timeout { phase: Phase::Probe })??;
-        let pid = group.child.id();
-        Ok(Process { group, output, pid, port, token, version: proved.version, spare: Some(spare) })
+        let started = group.child.id();
+        let pid = if inside.is_some() { started.and_then(sandbox::innermost) } else { started };
+        Ok(Process {
+            group,
+            output,
+            inside,
+            held,
+            pid,
+            way,
+            token,
+            version: proved.version,
+            spare: Some(spare),
+        })
     }
 
-    fn command(&self, who: &Identity, mark: &OsStr, token: &str) -> Result<Command, LaunchError> {
-        let home = self.state_dir.join(who.tenant.as_str()).join(who.user.as_str());
-        let workspace = home.join("workspace");
-        let copilot_home = home.join(".copilot");
-        for dir in [&workspace, &copilot_home] {
+    fn command(
+        &self,
+        who: &Identity,
+        home: &Home,
+        mark: &OsStr,
+        token: &str,
+    ) -> Result<(Command, Option<Door>), LaunchError> {
+        let copilot_home = home.path.join(".copilot");
+        for dir in [&home.workspace, &copilot_home] {
             state_dir::make(dir).map_err(|cause| LaunchError::Prepare { path: dir.clone(), cause })?;
         }
-        let mut command = Command::new(&self.program);
+        let (mut command, door) = self.walls.command(&self.cli, who, home).map_err(LaunchError::Sandbox)?;
         command
-            .args(&self.arguments)
-            .args(ARGUMENTS)
-            .current_dir(workspace)
-            .env_clear()
-            .envs(self.environment.iter().map(|(name, value)| (name, value)))
-            .env("HOME", &home)
+            .args(&self.cli.arguments)
+            .env("HOME", &home.path)
             .env("COPILOT_HOME", copilot_home)
             // The keyring is the operator's, not the user's.
             .env("COPILOT_DISABLE_KEYTAR", "1")
             // Never in argv: `ps` shows that to everybody.
             .env("COPILOT_CONNECTION_TOKEN", token)
             .env(MARK, mark)
-            .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
-        Ok(command)
+        Ok((command, door))
     }
 
     /// What its output must not show.
     fn secrets(&self, token: &str) -> Vec<String> {
-        let inherited = self.environment.iter().filter(|(name, _)| name == GITHUB_TOKEN);
+        let inherited = self.cli.environment.iter().filter(|(name, _)| name == GITHUB_TOKEN);
         let inherited = inherited.filter_map(|(_, value)| value.to_str().map(str::to_owned));
         inherited.filter(|value| !value.is_empty()).chain([token.to_owned()]).collect()
     }
 }
 
 impl Process {
-    /// Waits for its end. Cancel safe.
-    pub(crate) async fn ended(&mut self) -> String {
+    /// Waits until it has ended, or is to end for what it and its children took. Cancel safe.
+    pub(crate) async fn over(&mut self) -> Over {
+        tokio::select! {
+            status = self.group.ended() => match self.held.met() {
+                // The kernel was faster.
+                Some(limit) => Over::Exceeded(limit),
+                None => Over::Ended(describe(status)),
+            },
+            limit = self.held.exceeded(self.pid) => Over::Exceeded(limit),
+        }
+    }
+
+    async fn ended(&mut self) -> String {
         describe(self.group.ended().await)
     }
 
     /// Asks it to end, insists after a while or at once when `hurry` completes, and reaps it.
     pub(crate) async fn stop(&mut self, hurry: impl Future<Output = ()>) -> String {
-        self.group.signal(Signal::SIGTERM);
+        match &self.inside {
+            // The signal would end the walls first, and all inside with them.
+            Some(inside) => inside.door.end(),
+            None => self.group.signal(Signal::SIGTERM),
+        }
         tokio::select! {
             status = self.ended() => return status,
             () = tokio::time::sleep(GRACE) => {}

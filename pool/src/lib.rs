@@ -2,7 +2,7 @@
 //!
 //! * [`ring`], `homes`, `circuit`, `slots`, `backoff`: the decisions. They do no I/O and read no clock.
 //! * `per_user`: processes, by `command` (which program, in what environment), `spawner` (so that none
-//!   outlives Jetway), `launch` (started, proved, stopped), `output` (its log lines), `strays` (what it leaves).
+//!   outlives Jetway), [`sandbox`] (walls around them), `limits` (what each may use), `launch` (started, proved, stopped), `output` (its log lines), `strays` (what it leaves).
 //! * `fleet`: servers by address, their health watched by `probe`.
 //! * [`Pool`] is the one face of both; an [`Attachment`] is the right to use a server.
 //!
@@ -16,12 +16,14 @@ mod error;
 mod fleet;
 mod homes;
 mod launch;
+mod limits;
 mod memory;
 mod output;
 mod per_user;
 mod pool;
 mod probe;
 pub mod ring;
+pub mod sandbox;
 mod server;
 mod slots;
 mod spawner;
@@ -30,7 +32,7 @@ mod strays;
 mod telemetry;
 
 pub use drain::{Departed, DrainReason};
-pub use error::{CommandNotFound, Gone, Phase, PoolError, StartError, StopReason};
+pub use error::{CommandNotFound, Gone, Limit, Phase, PoolError, StartError, StopReason};
 pub use memory::Memory;
 pub use pool::Pool;
 pub use server::{Attachment, Readiness, Server, ServerId, ServerState, ServerStatus};

@@ -12,17 +12,19 @@ use std::{
     time::{Duration, Instant},
 };
 
-use jetway_config::{Identity, pool::Process as Settings, pool::Sandbox};
+use jetway_config::{Identity, pool::Process as Settings, sandbox::Level};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, info, warn};
 
 use crate::{
-    command::{self, GITHUB_TOKEN, Host},
+    command::{Cli, GITHUB_TOKEN, Host},
     drain::{Departures, DrainReason},
     error::{Gone, Phase, PoolError, StartError, StopReason},
-    launch::{HOST, LaunchError, Launcher, Process},
+    launch::{LaunchError, Launcher, Over, Process},
+    limits::Limits,
     memory,
+    sandbox::{Outside, Walls},
     server::{Account, Attachment, Keeper, Server, ServerId},
     slots::{Drained, Slots, Want},
     spawner::Spawner,
@@ -74,27 +76,27 @@ pub(crate) struct PerUser {
 }
 
 impl PerUser {
-    pub(crate) async fn start(settings: &Settings, attempts: u32) -> Result<Arc<Self>, StartError> {
-        match settings.sandbox {
-            Sandbox::Bwrap => return Err(StartError::Sandbox),
-            Sandbox::Auto => {
-                warn!("users' CLI processes run without a sandbox: one can read another's files")
-            }
-            Sandbox::None => {}
-        }
+    pub(crate) async fn start(
+        settings: &Settings,
+        attempts: u32,
+        outside: Arc<dyn Outside>,
+    ) -> Result<Arc<Self>, StartError> {
         let host = Host::current();
-        let (program, arguments) = command::resolve(&settings.command, &host)?;
-        let environment = command::environment(std::env::vars_os(), &host);
-        if environment.iter().any(|(name, _)| name == GITHUB_TOKEN) {
+        let cli = Cli::find(&settings.command, std::env::vars_os(), &host)?;
+        if cli.environment.iter().any(|(name, _)| name == GITHUB_TOKEN) {
             warn!("{GITHUB_TOKEN} is set: every user's CLI logs in with it, and users' shells can read it");
         }
         let (state_dir, lock) = state_dir::lock(&settings.state_dir)?;
-        info!(program = %program.display(), state_dir = %state_dir.display(), "a CLI process for every user");
+        let program = cli.program.display();
+        info!(%program, state_dir = %state_dir.display(), "a CLI process for every user");
         let spawner = Spawner::new().map_err(StartError::Thread)?;
+        let walls = Walls::build(settings, &cli, &spawner, outside).await?;
+        telemetry::sandbox(walls.level());
+        let limits = Limits::find(&settings.limits);
         let start_timeout = settings.start_timeout;
         let pool = Arc::new(Self {
             marks: Marks::new(&state_dir),
-            launcher: Launcher { program, arguments, environment, state_dir, start_timeout, spawner },
+            launcher: Launcher { cli, walls, limits, state_dir, start_timeout, spawner },
             idle_timeout: settings.idle_timeout,
             attempts,
             max: settings.max_processes,
@@ -210,7 +212,7 @@ impl PerUser {
             }
         };
         let server = Arc::new(self.server(&who, &mut process));
-        info!(tenant = %who.tenant, user = %who.user, pid = process.pid, port = process.port,
+        info!(tenant = %who.tenant, user = %who.user, pid = process.pid,
             version = process.version, took_ms = begun.elapsed().as_millis() as u64, "CLI process ready");
         let stop = Arc::new(watch::Sender::new(None));
         let mut stopped = stop.subscribe();
@@ -219,17 +221,25 @@ impl PerUser {
         vacate.outcome = Some(Ok(()));
 
         let reason = tokio::select! {
-            status = process.ended() => Err(status),
+            over = process.over() => Err(over),
             reason = stopped.wait_for(Option::is_some) => Ok(reason.ok().and_then(|r| *r)),
             () = self.closing.cancelled() => Ok(None),
             never = server.drop_spare_in_time() => match never {},
         };
         let gone = match reason {
-            Err(status) => {
+            Err(Over::Ended(status)) => {
                 let words = process.last_words().await;
                 warn!(tenant = %who.tenant, user = %who.user, status, words, "CLI process ended by itself");
                 vacate.died_after(server.since.elapsed());
                 Gone::Exited { status }
+            }
+            Err(Over::Exceeded(limit)) => {
+                let reason = StopReason::Exceeded(limit);
+                // Nothing to be gained by asking.
+                let status = process.stop(std::future::ready(())).await;
+                warn!(tenant = %who.tenant, user = %who.user, %reason, status, "CLI process took too much");
+                vacate.died_after(server.since.elapsed());
+                Gone::Stopped(reason)
             }
             Ok(reason) => {
                 let reason = reason.unwrap_or(StopReason::Shutdown);
@@ -289,8 +299,7 @@ impl PerUser {
         Server {
             id: ServerId::of_user(who),
             incarnation: self.incarnations.fetch_add(1, Ordering::Relaxed),
-            host: HOST.to_owned(),
-            port: process.port,
+            way: process.way.clone(),
             token: Some(process.token.clone()),
             state: None,
             pid: process.pid,
@@ -300,6 +309,10 @@ impl PerUser {
             gone: watch::Sender::new(None),
             account: Account::default(),
         }
+    }
+
+    pub(crate) fn sandbox(&self) -> Level {
+        self.launcher.walls.level()
     }
 
     /// No more launches, and everything on its way out.

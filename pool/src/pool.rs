@@ -15,6 +15,7 @@ use crate::{
     fleet::Fleet,
     memory::Memory,
     per_user::PerUser,
+    sandbox::Outside,
     server::{Attachment, Readiness, ServerId, ServerStatus},
 };
 
@@ -40,16 +41,21 @@ impl Drop for Inner {
 }
 
 impl Pool {
-    /// A pool as `[pool]` says. In per-user mode it finds the CLI and locks the state directory; on a fleet it
-    /// returns when each server has answered its first probe or failed it.
+    /// A pool as `[pool]` says. In per-user mode it finds the CLI, locks the state directory and tries out the
+    /// sandbox, which has `outside` of the world; on a fleet it returns when each server has answered its first probe or
+    /// failed it.
     ///
     /// # Errors
     ///
     /// What only the operator can mend. A fleet that is down is not among that: it may come up.
-    pub async fn start(settings: &Settings, limits: &Limits) -> Result<Self, StartError> {
+    pub async fn start(
+        settings: &Settings,
+        limits: &Limits,
+        outside: Arc<dyn Outside>,
+    ) -> Result<Self, StartError> {
         let kind = match settings.mode {
             PoolMode::PerUser => {
-                Kind::PerUser(PerUser::start(&settings.process, limits.cli_start_attempts).await?)
+                Kind::PerUser(PerUser::start(&settings.process, limits.cli_start_attempts, outside).await?)
             }
             PoolMode::Fleet => Kind::Fleet(Fleet::start(&settings.fleet, &settings.health).await),
         };

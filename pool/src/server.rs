@@ -2,7 +2,7 @@
 
 use std::{
     convert::Infallible,
-    fmt,
+    fmt, io,
     ops::Deref,
     sync::{
         Arc, Mutex, PoisonError,
@@ -11,13 +11,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use jetway_config::{Identity, pool::StateName, secret::SecretString};
+use jetway_config::{Identity, pool::StateName, sandbox::Level, secret::SecretString};
 use tokio::{net::TcpStream, sync::watch};
 
 use crate::{
     drain::DrainReason,
     error::{Gone, PoolError},
     probe,
+    sandbox::Door,
 };
 
 /// How long a connection to a server that is thought to be up may take.
@@ -66,13 +67,36 @@ impl fmt::Debug for ServerId {
     }
 }
 
+/// How a server is reached.
+#[derive(Debug, Clone)]
+pub(crate) enum Way {
+    Tcp {
+        host: String,
+        port: u16,
+    },
+    /// In a network of its own.
+    Inside {
+        door: Arc<Door>,
+        port: u16,
+    },
+}
+
+impl Way {
+    /// A connection, without Nagle's delay. Without a limit in time: wrap it in one.
+    pub(crate) async fn dial(&self) -> io::Result<TcpStream> {
+        match self {
+            Self::Tcp { host, port } => probe::dial(host, *port).await,
+            Self::Inside { door, port } => door.dial(*port).await,
+        }
+    }
+}
+
 /// One life of a CLI server: a process until it ends, or a fleet's server from when it is up until it is down.
 #[derive(Debug)]
 pub struct Server {
     pub(crate) id: ServerId,
     pub(crate) incarnation: u64,
-    pub(crate) host: String,
-    pub(crate) port: u16,
+    pub(crate) way: Way,
     pub(crate) token: Option<SecretString>,
     pub(crate) state: Option<StateName>,
     pub(crate) pid: Option<u32>,
@@ -116,10 +140,13 @@ impl Server {
         self.state.as_ref()
     }
 
-    /// `host:port`.
+    /// `host:port`, on this host or another; for a sandboxed process, the port in its own network.
     pub fn address(&self) -> String {
-        let Self { host, port, .. } = self;
-        if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+        match &self.way {
+            Way::Tcp { host, port } if host.contains(':') => format!("[{host}]:{port}"),
+            Way::Tcp { host, port } => format!("{host}:{port}"),
+            Way::Inside { port, .. } => format!("sandbox:{port}"),
+        }
     }
 
     /// The process id, where it is a process of Jetway's.
@@ -205,7 +232,7 @@ impl Attachment {
             return Ok(spare);
         }
         let begun = Instant::now();
-        let dial = probe::dial(&self.host, self.port);
+        let dial = self.way.dial();
         let outcome = match tokio::time::timeout(DIAL_TIMEOUT, dial).await {
             Ok(outcome) => outcome.map_err(|e| e.to_string()),
             Err(_) => Err("no answer to a connection attempt".to_owned()),
@@ -326,6 +353,8 @@ pub struct ServerStatus {
     pub served: u64,
     /// Why it is being left, if it is.
     pub draining: Option<DrainReason>,
+    /// What a process is walled in with.
+    pub sandbox: Option<Level>,
     /// The state directory that it shares with others: to them its sessions can move.
     pub group: Option<StateName>,
     /// What failed last, of a server that is down.

@@ -3,7 +3,7 @@
 //! The kernel kills a child when *the thread* that started it ends, if the child asked for that. So all
 //! children are started by one thread, which lives as long as the pool.
 
-use std::{io, sync::mpsc};
+use std::{fs::File, io, sync::mpsc};
 
 use nix::{
     sys::signal::{Signal, killpg},
@@ -36,10 +36,11 @@ impl Spawner {
         Ok(Self(tx))
     }
 
-    /// Starts `command` as the leader of a process group of its own, to be killed with Jetway.
-    pub(crate) async fn spawn(&self, mut command: Command) -> io::Result<Group> {
+    /// Starts `command` as the leader of a process group of its own, to be killed with Jetway, in the control groups
+    /// whose `cgroup.procs` are `entrances`.
+    pub(crate) async fn spawn(&self, mut command: Command, entrances: Vec<File>) -> io::Result<Group> {
         command.process_group(0).kill_on_drop(true);
-        death_signal::set(&mut command);
+        in_child::set(&mut command, entrances);
         let (tx, rx) = oneshot::channel();
         let gone = || io::Error::other("the spawning thread has ended");
         self.0.send((command, tx)).map_err(|_| gone())?;
@@ -86,28 +87,32 @@ impl Drop for Group {
 }
 
 /// The only `unsafe` of this crate.
-mod death_signal {
+mod in_child {
     #![allow(unsafe_code)]
 
-    use std::io;
+    use std::{fs::File, io};
 
     use nix::{
         sys::{prctl, signal::Signal},
-        unistd::{getpid, getppid},
+        unistd::{getpid, getppid, write},
     };
     use tokio::process::Command;
 
-    /// Makes the kernel kill the child of `command` when the thread that starts it ends.
-    pub(super) fn set(command: &mut Command) {
+    /// Makes the kernel kill the child of `command` when the thread that starts it ends, and has it join control groups
+    /// before it can start anything.
+    pub(super) fn set(command: &mut Command, entrances: Vec<File>) {
         let parent = getpid();
         let in_child = move || {
             prctl::set_pdeathsig(Signal::SIGKILL)?;
-            // The parent may have died before the line above: then no signal will come.
+            for entrance in &entrances {
+                write(entrance, b"0")?;
+            }
+            // The parent may have died before the first line: then no signal will come.
             if getppid() == parent { Ok(()) } else { Err(io::ErrorKind::BrokenPipe.into()) }
         };
         // SAFETY: between fork and exec only async-signal-safe functions may be called, and no memory
-        // allocated: the closure makes two system calls, `prctl` and `getppid`, compares two integers, and
-        // its errors are plain codes without heap.
+        // allocated: the closure makes system calls (`prctl`, `write`, `getppid`), compares two integers, and its
+        // errors are plain codes without heap.
         unsafe { command.pre_exec(in_child) };
     }
 }

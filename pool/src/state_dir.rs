@@ -7,7 +7,24 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use jetway_config::Identity;
+
 use crate::error::StartError;
+
+/// Where one user's state is.
+pub(crate) struct Home {
+    /// All users'.
+    pub(crate) state_dir: PathBuf,
+    pub(crate) path: PathBuf,
+    pub(crate) workspace: PathBuf,
+}
+
+impl Home {
+    pub(crate) fn of(who: &Identity, state_dir: &Path) -> Self {
+        let path = state_dir.join(who.tenant.as_str()).join(who.user.as_str());
+        Self { state_dir: state_dir.to_owned(), workspace: path.join("workspace"), path }
+    }
+}
 
 /// Makes `dir` and its parents; what it makes is open to its owner only.
 pub(crate) fn make(dir: &Path) -> io::Result<()> {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use jetway_config::sandbox::Level;
 use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 
 use crate::{
@@ -15,6 +16,7 @@ const PROCESSES: &str = "jetway_processes";
 const STOPS: &str = "jetway_process_stops_total";
 const MEMORY: &str = "jetway_processes_memory_bytes";
 const MEMORY_BUDGET: &str = "jetway_processes_memory_budget_bytes";
+const SANDBOX: &str = "jetway_sandbox";
 const BACKEND_UP: &str = "jetway_backend_up";
 
 /// Tells the installed recorder what the pool's metrics mean.
@@ -25,6 +27,7 @@ pub fn describe() {
     describe_counter!(STOPS, Unit::Count, "CLI processes that ended, by reason");
     describe_gauge!(MEMORY, Unit::Bytes, "Memory that CLI processes hold for themselves alone");
     describe_gauge!(MEMORY_BUDGET, Unit::Bytes, "Memory that they may hold");
+    describe_gauge!(SANDBOX, Unit::Count, "1 for what CLI processes are walled in with");
     describe_gauge!(BACKEND_UP, Unit::Count, "1 while the CLI server can be used");
 }
 
@@ -54,6 +57,10 @@ pub(crate) fn stopped(gone: &Gone) {
 pub(crate) fn memory(used: u64, budget: u64) {
     gauge!(MEMORY).set(used as f64);
     gauge!(MEMORY_BUDGET).set(budget as f64);
+}
+
+pub(crate) fn sandbox(level: Level) {
+    gauge!(SANDBOX, "level" => level.as_str()).set(1.0);
 }
 
 pub(crate) fn backend(id: &ServerId, up: bool) {

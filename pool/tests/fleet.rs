@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use common::{fleet, until, who};
+use common::{fleet, nothing_outside, until, who};
 use jetway_config::{Identity, Limits, SecretString, net::HostPort, pool::Backend};
 use jetway_pool::{Attachment, Gone, Pool, PoolError, ServerId, ServerState};
 use jetway_wire::{frame::Caps, peer::Peer};
@@ -112,7 +112,7 @@ async fn stubs(n: usize) -> Vec<Stub> {
 
 async fn pool(stubs: &[Stub]) -> Pool {
     let settings = fleet(stubs.iter().map(Stub::backend).collect());
-    Pool::start(&settings, &Limits::default()).await.unwrap()
+    Pool::start(&settings, &Limits::default(), nothing_outside()).await.unwrap()
 }
 
 async fn stop(pool: Pool) {
@@ -186,9 +186,9 @@ async fn failed_dials_open_the_circuit_too() {
     // No probe will tell in time.
     settings.health.interval = Duration::from_secs(600);
     settings.health.failures = 100;
-    let patient = Pool::start(&settings, &Limits::default()).await.unwrap();
+    let patient = Pool::start(&settings, &Limits::default(), nothing_outside()).await.unwrap();
     settings.health.failures = 2;
-    let pool = Pool::start(&settings, &Limits::default()).await.unwrap();
+    let pool = Pool::start(&settings, &Limits::default(), nothing_outside()).await.unwrap();
     let attachment = pool.attach(&stubs[0].id()).unwrap();
     attachment.dial().await.unwrap();
     stubs[0].stop();
@@ -238,7 +238,7 @@ async fn wrong_token_wrong_protocol_and_silence_are_told() {
     let mut unknown = good.backend();
     unknown.address.host = "no-such-host.invalid".into();
     let settings = fleet(vec![good.backend(), newer.backend(), stranger, mute, unknown]);
-    let pool = Pool::start(&settings, &Limits::default()).await.unwrap();
+    let pool = Pool::start(&settings, &Limits::default(), nothing_outside()).await.unwrap();
     let status = pool.status();
     let expected = ["", "protocol version 4", "AUTHENTICATION_FAILED", "no answer within", ""];
     for (server, problem) in status.iter().zip(expected).skip(1) {
@@ -260,7 +260,7 @@ async fn weights_and_the_bound_hold() {
     let stubs = stubs(3).await;
     let mut backends: Vec<_> = stubs.iter().map(Stub::backend).collect();
     backends[2].weight = 2;
-    let pool = Pool::start(&fleet(backends), &Limits::default()).await.unwrap();
+    let pool = Pool::start(&fleet(backends), &Limits::default(), nothing_outside()).await.unwrap();
     let all = attach_all(&pool, 1000).await;
     let shares: Vec<_> = pool.status().iter().map(|s| s.attachments).collect();
     for (share, fair) in shares.iter().zip([250, 250, 500]) {

@@ -4,7 +4,7 @@ mod common;
 
 use std::time::{Duration, Instant};
 
-use common::{bearing, canonical, is_running, runtime, script, settings, until, who};
+use common::{bearing, canonical, is_running, nothing_outside, runtime, script, settings, until, who};
 use jetway_config::{Limits, pool::Pool as Settings};
 use jetway_pool::{Gone, Pool, PoolError, ServerId, StartError, StopReason};
 use jetway_wire::{
@@ -21,7 +21,7 @@ use tempfile::TempDir;
 const CAPS: Caps = Caps { header: 4096, body: 16 << 20 };
 
 async fn start(settings: &Settings) -> Pool {
-    match Pool::start(settings, &Limits::default()).await {
+    match Pool::start(settings, &Limits::default(), nothing_outside()).await {
         Ok(pool) => pool,
         Err(StartError::Command(e)) => panic!("{e}; `make test` installs it, or set JETWAY_TEST_RUNTIME"),
         Err(e) => panic!("{e}"),
@@ -280,7 +280,7 @@ async fn a_cli_that_will_not_end_is_killed() {
 #[tokio::test]
 async fn two_pools_do_not_share_a_state_directory() {
     let (pool, dir) = real().await;
-    let second = Pool::start(&settings(runtime(), dir.path()), &Limits::default()).await;
+    let second = Pool::start(&settings(runtime(), dir.path()), &Limits::default(), nothing_outside()).await;
     assert!(matches!(second, Err(StartError::StateDirInUse { .. })));
     stop(&pool).await;
 }

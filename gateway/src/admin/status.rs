@@ -103,6 +103,7 @@ pub(super) fn row_of_server(server: &ServerStatus, load: Load) -> Value {
         "pingSeconds": server.rtt.map(|d| d.as_secs_f64()),
         "restarts": server.restarts,
         "draining": server.draining.map(|why| why.as_str()),
+        "sandbox": server.sandbox.map(|level| level.as_str()),
         "stateGroup": server.group.as_ref().map(|g| g.as_str()),
         "problem": server.problem,
     })

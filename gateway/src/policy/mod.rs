@@ -211,12 +211,7 @@ pub(crate) fn permits(method: &Method, reach: &Reach<'_>) -> Result<(), Denied> 
 pub(crate) fn names(method: &Method, params: Value<'_>, reach: &Reach<'_>) -> Result<Vec<String>, Denied> {
     let mut names = Vec::new();
     method.things(params, |thing| {
-        let target = match thing.class {
-            Class::Url => thing.value.as_str().and_then(|url| Target::of_url(&url)),
-            Class::Host => thing.value.as_str().and_then(|host| Target::of_host(&host)),
-            _ => None,
-        };
-        if let Some(Target { host: Host::Name(name), .. }) = target
+        if let Some(Target { host: Host::Name(name), .. }) = target(&thing)
             && Kind::of_name(&name).is_none()
             && !names.contains(&name)
         {
@@ -228,6 +223,27 @@ pub(crate) fn names(method: &Method, params: Value<'_>, reach: &Reach<'_>) -> Re
         Ok(())
     })?;
     Ok(names)
+}
+
+/// The machines that `params` name.
+pub(crate) fn targets(method: &Method, params: Value<'_>) -> Vec<Target> {
+    let mut targets = Vec::new();
+    let found = method.things(params, |thing| {
+        targets.extend(target(&thing));
+        Ok::<_, std::convert::Infallible>(())
+    });
+    match found {
+        Ok(()) => targets,
+        Err(never) => match never {},
+    }
+}
+
+fn target(thing: &Thing<'_, '_>) -> Option<Target> {
+    match thing.class {
+        Class::Url => thing.value.as_str().and_then(|url| Target::of_url(&url)),
+        Class::Host => thing.value.as_str().and_then(|host| Target::of_host(&host)),
+        _ => None,
+    }
 }
 
 /// Whether a call may go to a CLI server; the first thing that may not decides.

@@ -131,9 +131,11 @@ impl Target {
             let text = format!(
                 "[listen]\nsdk = '127.0.0.1:0'\nhttp = 'off'\nadmin = 'off'\n[auth]\nanonymous = true\n\
                  [tenants.default]\nrequests_per_second = 10000\n\
-                 [pool.process]\nstate_dir = '{}'\ncommand = ['{}']\n",
+                 [pool.process]\nstate_dir = '{}'\ncommand = ['{}']\n\
+                 [tenants.default.policy]\nallow_paths = ['{}']\n",
                 state.display(),
-                runtime.display()
+                runtime.display(),
+                dir.display()
             );
             fs::write(&config, text).expect("a configuration");
             command.args(["serve", "--config"]).arg(config);

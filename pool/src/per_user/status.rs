@@ -1,6 +1,6 @@
 //! What an operator may know of the processes.
 
-use jetway_config::Identity;
+use jetway_config::{Identity, sandbox::Level};
 
 use super::{PerUser, Running, Ticket};
 use crate::{
@@ -13,7 +13,8 @@ use crate::{
 impl PerUser {
     pub(crate) fn status(&self) -> Vec<ServerStatus> {
         let slots = self.slots();
-        slots.iter().map(|(who, slot)| one(who, slot, slots.deaths(who).into())).collect()
+        let level = self.sandbox();
+        slots.iter().map(|(who, slot)| one(who, slot, slots.deaths(who).into(), level)).collect()
     }
 
     /// Those that are being left.
@@ -32,14 +33,14 @@ impl PerUser {
         if self.closing.is_cancelled() {
             reasons.push("shutting down".to_owned());
         }
-        if !command::is_executable(&self.launcher.program) {
-            reasons.push(format!("{} cannot be started any more", self.launcher.program.display()));
+        if !command::is_executable(&self.launcher.cli.program) {
+            reasons.push(format!("{} cannot be started any more", self.launcher.cli.program.display()));
         }
         Readiness { ready: reasons.is_empty(), reasons }
     }
 }
 
-fn one(who: &Identity, slot: &Slot<Running, Ticket>, restarts: u64) -> ServerStatus {
+fn one(who: &Identity, slot: &Slot<Running, Ticket>, restarts: u64, level: Level) -> ServerStatus {
     let (state, server, attachments, draining) = match slot {
         Slot::Starting { .. } => (ServerState::Starting, None, 0, None),
         Slot::Running { server, attachments, draining, .. } => {
@@ -62,6 +63,7 @@ fn one(who: &Identity, slot: &Slot<Running, Ticket>, restarts: u64) -> ServerSta
         memory: server.and_then(|s| s.memory()),
         served: server.map_or(0, |s| s.served()),
         draining,
+        sandbox: Some(level),
         group: None,
         problem: None,
     }

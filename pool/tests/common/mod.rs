@@ -3,13 +3,16 @@
 
 use std::{
     path::{Path, PathBuf},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use jetway_config::{
     Identity, MemoryBudget,
-    pool::{Backend, Command, Health, Pool as Settings, PoolMode, Process, Recycle, Sandbox},
+    pool::{Backend, Command, Health, Pool as Settings, PoolMode, Process, Recycle},
+    sandbox::{Level, ProcessLimits, Sandbox},
 };
+use jetway_pool::sandbox::{Outside, Serving};
 
 /// `tenant/user`.
 pub(crate) fn who(name: &str) -> Identity {
@@ -37,6 +40,9 @@ pub(crate) fn settings(command: Command, state_dir: &Path) -> Settings {
             memory_budget: MemoryBudget::Percent(50),
             idle_timeout: Duration::from_secs(60),
             sandbox: Sandbox::None,
+            sandbox_min: Level::None,
+            sandbox_paths: Vec::new(),
+            limits: ProcessLimits::default(),
             start_timeout: Duration::from_secs(20),
         },
         fleet: Vec::new(),
@@ -53,6 +59,25 @@ pub(crate) fn settings(command: Command, state_dir: &Path) -> Settings {
 pub(crate) fn fleet(backends: Vec<Backend>) -> Settings {
     let fleet = backends;
     Settings { mode: PoolMode::Fleet, fleet, ..settings(Command::Auto, Path::new("/nonexistent")) }
+}
+
+/// For pools without sandboxes.
+pub(crate) fn nothing_outside() -> Arc<dyn Outside> {
+    struct None;
+    impl Outside for None {
+        fn serve(self: Arc<Self>, _: Identity, _: tokio::net::TcpListener) -> Serving {
+            Box::pin(std::future::ready(()))
+        }
+
+        fn no_proxy(&self) -> &'static str {
+            ""
+        }
+
+        fn directories(&self, _: &Identity) -> Vec<PathBuf> {
+            Vec::new()
+        }
+    }
+    Arc::new(None)
 }
 
 /// A script as the CLI.

@@ -1,0 +1,317 @@
+//! Walls around CLI processes, with the real program and the real runtime: what a session's shell can reach.
+
+mod common;
+
+use std::{
+    net::{SocketAddr, TcpListener as Trap},
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use common::{
+    client::{Client, is_event},
+    program::{Program, bearing},
+    runtime, until,
+};
+use jetway_loadtest::model::{self, Ledger};
+use nix::sys::signal::Signal;
+use serde_json::json;
+use tokio::{io::AsyncWriteExt as _, net::TcpListener};
+
+/// The longest that a turn or a shell may take on a slow machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Says of everything that belongs to others whether it is open.
+const TRY: &str = r#"
+try() { what=$1; shift; if "$@" >/dev/null 2>&1; then echo "open $what"; else echo "shut $what"; fi; }
+tcp() { timeout 5 bash -c "exec 3<>/dev/tcp/127.0.0.1/$1"; }
+# The way out must not lead to it either.
+proxied() {
+  timeout 5 bash -c "exec 3<>/dev/tcp/127.0.0.1/3128 || exit; printf 'CONNECT 127.0.0.1:$1 HTTP/1.1\r\n\r\n' >&3; read -r line <&3; [[ \$line == *' 200 '* ]]"
+}
+environ() { cat /proc/*/environ | tr '\0' '\n' | grep -q "^COPILOT_HOME=$1"; }
+try file cat "$BOB/workspace/secret"
+try home ls "$BOB"
+try others test "$(ls "$STATE/local")" != ada
+try gateway cat "$CONFIG"
+try shadow test -s /etc/shadow
+try process environ "$BOB"
+for port in $PORTS; do try "port $port" tcp "$port"; try "way $port" proxied "$port"; done
+"#;
+
+/// A gateway with walls, a model, and what its users' processes must not reach.
+struct Scene {
+    gateway: Program,
+    model: model::Handle,
+    /// Stands for Redis, and for what else listens here.
+    traps: Vec<Caught>,
+}
+
+/// A listener that counts who comes.
+struct Caught {
+    address: SocketAddr,
+    count: Arc<AtomicUsize>,
+}
+
+impl Caught {
+    fn lay() -> Self {
+        let listener = Trap::bind("127.0.0.1:0").unwrap();
+        let (address, count) = (listener.local_addr().unwrap(), Arc::new(AtomicUsize::new(0)));
+        let counter = count.clone();
+        std::thread::spawn(move || {
+            while listener.accept().is_ok() {
+                counter.fetch_add(1, Ordering::SeqCst);
+            }
+        });
+        Self { address, count }
+    }
+
+    fn count(&self) -> usize {
+        self.count.load(Ordering::SeqCst)
+    }
+}
+
+/// Whether bubblewrap works here, as far as it is not for Jetway to make it work.
+fn bubblewrap(test: &str) -> bool {
+    let mut command = Command::new("bwrap");
+    command.args(["--unshare-all", "--unshare-user", "--disable-userns", "--ro-bind", "/", "/", "true"]);
+    let works = command.stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|s| s.success());
+    if !works {
+        eprintln!(
+            "SKIPPED {test}: bwrap is not there or may not make user namespaces; `deploy/setup test` installs it"
+        );
+    }
+    works
+}
+
+async fn scene(test: &str, more: &str) -> Option<Scene> {
+    let runtime = runtime(test).filter(|_| bubblewrap(test))?;
+    let traps = vec![Caught::lay(), Caught::lay()];
+    let dir = tempfile::tempdir().unwrap();
+    let toml = format!(
+        "listen = {{ sdk = \"127.0.0.1:0\", http = \"off\", admin = \"127.0.0.1:0\" }}\n\
+         redis.url = \"redis://{}\"\n\
+         [pool.process]\ncommand = [{:?}]\nstate_dir = {:?}\nsandbox_min = \"bwrap\"\nstart_timeout = \"60s\"\n{more}\n",
+        traps[0].address,
+        runtime.display().to_string(),
+        dir.path().join("state").display().to_string(),
+    );
+    let model = model::serve(TcpListener::bind("127.0.0.1:0").await.unwrap(), Ledger::in_memory()).unwrap();
+    Some(Scene { gateway: Program::start_in(dir, &toml), model, traps })
+}
+
+impl Scene {
+    fn state(&self) -> PathBuf {
+        self.gateway.dir.path().canonicalize().unwrap().join("state")
+    }
+
+    fn home(&self, user: &str) -> PathBuf {
+        self.state().join("local").join(user)
+    }
+
+    async fn session(&self, user: &str) -> Client {
+        self.session_with(user, &self.model.base_url().to_string()).await
+    }
+
+    async fn session_with(&self, user: &str, base_url: &str) -> Client {
+        let mut client = Client::hello(self.gateway.sdk, user).await;
+        let provider = json!({ "type": "openai", "baseUrl": base_url, "apiKey": "sk-x" });
+        let params =
+            json!({ "sessionId": "chat", "model": "scripted", "provider": provider, "streaming": true });
+        client.call("session.create", params).await.unwrap();
+        client
+    }
+
+    /// Runs a script in the session's shell, and returns what it says.
+    async fn shell(&self, client: &mut Client, user: &str, script: &str) -> String {
+        let workspace = self.home(user).join("workspace");
+        std::fs::write(workspace.join("script"), script).unwrap();
+        let run = "bash script > said.new 2>&1; mv said.new said";
+        client.call("session.shell.exec", json!({ "sessionId": "chat", "command": run })).await.unwrap();
+        let said = workspace.join("said");
+        wait("the script to end", || said.exists()).await;
+        let text = std::fs::read_to_string(&said).unwrap();
+        std::fs::remove_file(said).unwrap();
+        text
+    }
+}
+
+async fn wait(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !holds() {
+        assert!(Instant::now() < deadline, "not within {PATIENCE:?}: {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+fn outside(script: &str) -> String {
+    let ran = Command::new("bash").args(["-c", script]).output().unwrap();
+    String::from_utf8_lossy(&ran.stdout).into_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shell_reaches_nothing_of_others() {
+    let Some(scene) = scene("a_shell_reaches_nothing_of_others", "").await else { return };
+    let mut ada = scene.session("ada").await;
+    let _bob = scene.session("bob").await;
+    assert_eq!(ada.turn("chat", "hello").await, "You said: hello");
+    let bob = scene.home("bob");
+    std::fs::write(bob.join("workspace/secret"), "bob's").unwrap();
+    let ports = [scene.gateway.sdk, scene.gateway.admin, scene.traps[0].address, scene.traps[1].address];
+    let ports: Vec<_> = ports.iter().map(|address| address.port().to_string()).collect();
+    let script = format!(
+        "BOB={} STATE={} CONFIG={} PORTS='{}'\n{TRY}",
+        bob.display(),
+        scene.state().display(),
+        scene.gateway.dir.path().join("jetway.toml").display(),
+        ports.join(" ")
+    );
+
+    // All of it is there to be had: the same script finds it, where there are no walls.
+    let without = outside(&script);
+    for line in ["file", "home", "others", "gateway", "process"] {
+        assert!(without.contains(&format!("open {line}\n")), "{without}");
+    }
+    assert!(ports.iter().all(|port| without.contains(&format!("open port {port}\n"))), "{without}");
+    wait("the traps have counted that", || scene.traps.iter().all(|trap| trap.count() == 1)).await;
+
+    let within = scene.shell(&mut ada, "ada", &script).await;
+    assert_eq!(within.lines().count(), 6 + 2 * ports.len(), "{within}");
+    assert!(within.lines().all(|line| line.starts_with("shut ")), "{within}");
+    assert!(scene.traps.iter().all(|trap| trap.count() == 1));
+
+    // The way out is there, and leads where a call of hers led.
+    let model = scene.model.base_url().to_string();
+    let port = model.trim_start_matches("http://").split([':', '/']).nth(1).unwrap().to_owned();
+    let open = scene.shell(&mut ada, "ada", &format!("{TRY}\ntry model proxied {port}")).await;
+    assert!(open.ends_with("open model\n"), "{open}");
+    assert!(scene.gateway.metric("jetway_egress_total{outcome=\"own\"}").await >= 2.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_walls_hold() {
+    let Some(scene) = scene("the_walls_hold", "").await else { return };
+    let mut ada = scene.session("ada").await;
+    let script = r#"
+try() { what=$1; shift; if "$@" >/dev/null 2>&1; then echo "open $what"; else echo "shut $what"; fi; }
+try root touch /x
+try usr touch /usr/x
+try state touch "$HOME/../x"
+# Asked, not tried: it is the host's.
+find /proc -maxdepth 5 -path '/proc/[0-9]*' -prune -o -type f -writable -print 2> /dev/null |
+  while read -r file; do [ -c "$file" ] || echo "$file"; done | head -3
+try memory test -s /proc/kpageflags
+try namespaces unshare -U true
+try init cat /proc/1/environ
+try program sh -c 'echo >> /jetway'
+try home touch "$HOME/x"
+try tmp touch /tmp/x
+grep -E '^Cap(Prm|Eff|Bnd):' /proc/self/status
+"#;
+    let said = scene.shell(&mut ada, "ada", script).await;
+    let (tried, rights) = said.split_once("CapPrm").unwrap();
+    let shut = ["root", "usr", "state", "memory", "namespaces", "init", "program"];
+    let expected: String = shut.iter().map(|what| format!("shut {what}\n")).collect();
+    assert_eq!(tried, format!("{expected}open home\nopen tmp\n"));
+    assert_eq!(rights.matches("0000000000000000").count(), 3, "{said}");
+    assert!(!scene.gateway.dir.path().join("x").exists() && !Path::new("/tmp/x").exists());
+    assert_eq!(scene.gateway.metric("jetway_sandbox{level=\"bwrap\"}").await, 1.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_redirect_leads_nowhere() {
+    let Some(scene) = scene("a_redirect_leads_nowhere", "").await else { return };
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let redirector = listener.local_addr().unwrap();
+    let trap = scene.traps[1].address;
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counter = asked.clone();
+    let serving = tokio::spawn(async move {
+        while let Ok((mut client, _)) = listener.accept().await {
+            counter.fetch_add(1, Ordering::SeqCst);
+            let head = format!("HTTP/1.1 307 Elsewhere\r\nLocation: http://{trap}/v1/chat/completions\r\n");
+            let _ = client
+                .write_all(format!("{head}Connection: close\r\nContent-Length: 0\r\n\r\n").as_bytes())
+                .await;
+        }
+    });
+    let mut ada = scene.session_with("ada", &format!("http://{redirector}/v1")).await;
+    ada.call("session.send", json!({ "sessionId": "chat", "prompt": "hello" })).await.unwrap();
+    let failed = |seen: &[serde_json::Value]| seen.iter().any(|m| is_event(m, "chat", "session.error"));
+    assert!(ada.read_until(PATIENCE, failed).await, "{:?}", ada.seen);
+    assert!(asked.load(Ordering::SeqCst) > 0);
+    assert_eq!(scene.traps[1].count(), 0);
+    serving.abort();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kill_9_of_the_gateway_leaves_nothing() {
+    let Some(mut scene) = scene("kill_9_of_the_gateway_leaves_nothing", "").await else { return };
+    let mut ada = scene.session("ada").await;
+    // A session of its own, and nothing in its environment by which it could be found.
+    let hidden = "setsid env -i sleep 98765 < /dev/null > /dev/null 2>&1 & sleep 0.1; echo";
+    scene.shell(&mut ada, "ada", hidden).await;
+    let sleeper = || {
+        let pids = std::fs::read_dir("/proc").unwrap().flatten();
+        let lines = pids.filter_map(|pid| std::fs::read(pid.path().join("cmdline")).ok());
+        lines.filter(|line| line.starts_with(b"sleep\x0098765\0")).count()
+    };
+    let mark = format!("{}#", scene.state().display());
+    wait("the shell runs", || sleeper() > 0 && !bearing(&mark).is_empty()).await;
+    scene.gateway.signal(Signal::SIGKILL);
+    scene.gateway.exit(PATIENCE).await;
+    until("nothing is left", || sleeper() == 0 && bearing(&mark).is_empty()).await;
+}
+
+/// What a shell does to take too much, and what that is called.
+async fn takes_too_much(test: &str, script: &str, reason: &str) {
+    let limits = "[pool.process.limits]\nmemory = \"256MiB\"\nprocesses = 120\ndisk = \"32MiB\"";
+    let Some(scene) = scene(test, limits).await else { return };
+    if reason != "disk_limit" && scene.gateway.log().contains("no control groups") {
+        return eprintln!("SKIPPED {test}: no control groups may be made here");
+    }
+    let mut ada = scene.session("ada").await;
+    let mut bob = scene.session("bob").await;
+    assert_eq!(ada.turn("chat", "hello").await, "You said: hello");
+    let mark = format!("HOG={}", scene.home("ada").display());
+    std::fs::write(scene.home("ada").join("workspace/script"), format!("export {mark}\n{script}")).unwrap();
+    let run = json!({ "sessionId": "chat", "command": "bash script" });
+    let begun = Instant::now();
+    ada.call("session.shell.exec", run).await.unwrap();
+    let stopped = format!("jetway_process_stops_total{{reason=\"{reason}\"}}");
+    while scene.gateway.metric(&stopped).await < 1.0 {
+        assert!(begun.elapsed() < PATIENCE, "not stopped");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    eprintln!("{reason}: stopped after {:?}", begun.elapsed());
+    wait("all of it is gone", || bearing(&mark).is_empty()).await;
+    // Neither the neighbour nor her own next turn is any the worse for it.
+    assert_eq!(bob.turn("chat", "still here").await, "You said: still here");
+    std::fs::remove_file(scene.home("ada").join("workspace/big")).ok();
+    assert_eq!(ada.turn("chat", "again").await, "You said: again");
+    assert_eq!(scene.gateway.metric("jetway_process_stops_total{reason=\"exited\"}").await, 0.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_takes_too_much_memory_is_stopped() {
+    // A tail of what has no lines is all of it.
+    let script = "head -c 1G /dev/zero | tail";
+    takes_too_much("who_takes_too_much_memory_is_stopped", script, "memory_limit").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_starts_too_many_processes_is_stopped() {
+    let script = "for n in {1..200}; do sleep 1000 & done; wait";
+    takes_too_much("who_starts_too_many_processes_is_stopped", script, "process_limit").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_fills_the_disk_is_stopped() {
+    let script = "for n in 1 2 3 4; do head -c 16M /dev/zero >> big; done; sync big; sleep 1000";
+    takes_too_much("who_fills_the_disk_is_stopped", script, "disk_limit").await;
+}

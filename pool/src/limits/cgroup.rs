@@ -1,0 +1,246 @@
+//! Control groups, one for each CLI process and what it starts, of either version.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io,
+    os::unix::fs::FileExt as _,
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+use jetway_config::sandbox::ProcessLimits;
+
+use crate::error::Limit;
+
+/// The period of a processor's share, in microseconds, as the kernel has it by default.
+const CPU_PERIOD: u64 = 100_000;
+
+/// What is limited through one controller: where groups are made, what is written there, and which count tells that
+/// the limit was met.
+#[derive(Debug, Clone)]
+struct Controller {
+    base: PathBuf,
+    set: Vec<(&'static str, String)>,
+    /// Not on every kernel.
+    try_to_set: Vec<(&'static str, String)>,
+    count: Option<(Limit, &'static str, &'static str)>,
+}
+
+/// Makes groups.
+#[derive(Debug)]
+pub(super) struct Cgroups {
+    controllers: Vec<Controller>,
+    /// `jetway-<process id>-<random>-`: no other pool's.
+    prefix: String,
+    made: AtomicU64,
+}
+
+/// One group. Dropping it removes it, once nobody is in it.
+#[derive(Debug)]
+pub(super) struct Cgroup {
+    dirs: Vec<PathBuf>,
+    counts: Vec<(Limit, File, &'static str)>,
+}
+
+impl Cgroups {
+    /// What `limits` can be enforced with here; and the names of what cannot be.
+    pub(super) fn find(limits: &ProcessLimits) -> (Self, Vec<&'static str>) {
+        let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+        let wanted = ["memory", "pids"].into_iter().chain(limits.cpu.map(|_| "cpu"));
+        let prefix = format!("jetway-{}-{:08x}-", std::process::id(), rand::random::<u32>());
+        let mut all = Self { controllers: Vec::new(), prefix, made: AtomicU64::new(0) };
+        let mut missing = Vec::new();
+        for name in wanted {
+            let candidates = [version_1(name, &own, &mounts, limits), version_2(name, &own, &mounts, limits)];
+            let works = |controller: &Controller| {
+                sweep(&controller.base);
+                all.make_in(std::slice::from_ref(controller)).is_ok()
+            };
+            match candidates.into_iter().flatten().find(works) {
+                Some(controller) => all.controllers.push(controller),
+                None => missing.push(name),
+            }
+        }
+        (all, missing)
+    }
+
+    /// A new group.
+    pub(super) fn make(&self) -> io::Result<Cgroup> {
+        self.make_in(&self.controllers)
+    }
+
+    fn make_in(&self, controllers: &[Controller]) -> io::Result<Cgroup> {
+        let name = format!("{}{}", self.prefix, self.made.fetch_add(1, Ordering::Relaxed));
+        // Taken down with what it has so far if the rest cannot be had.
+        let mut group = Cgroup { dirs: Vec::new(), counts: Vec::new() };
+        for controller in controllers {
+            let dir = controller.base.join(&name);
+            // In version 2 all have the same place.
+            if !group.dirs.contains(&dir) {
+                fs::create_dir(&dir)?;
+                group.dirs.push(dir.clone());
+            }
+            for (file, value) in &controller.set {
+                fs::write(dir.join(file), value)?;
+            }
+            for (file, value) in &controller.try_to_set {
+                let _ = fs::write(dir.join(file), value);
+            }
+            if let Some((limit, file, key)) = controller.count {
+                group.counts.push((limit, File::open(dir.join(file))?, key));
+            }
+        }
+        Ok(group)
+    }
+}
+
+impl Cgroup {
+    /// The files into which a process writes `0` to join.
+    pub(super) fn entrances(&self) -> io::Result<Vec<File>> {
+        self.dirs.iter().map(|dir| OpenOptions::new().write(true).open(dir.join("cgroup.procs"))).collect()
+    }
+
+    /// Which limit those inside have met, if any.
+    pub(super) fn met(&self) -> Option<Limit> {
+        let met = |(_, file, key): &&(Limit, File, &'static str)| {
+            let mut text = [0; 512];
+            let length = file.read_at(&mut text, 0).unwrap_or(0);
+            count(&String::from_utf8_lossy(&text[..length]), key) > 0
+        };
+        self.counts.iter().find(met).map(|(limit, ..)| *limit)
+    }
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        // Who has just been killed may still be leaving; what stays is swept at the next start.
+        for dir in &self.dirs {
+            let _ = fs::remove_dir(dir);
+        }
+    }
+}
+
+/// Removes groups of gateways that are no more.
+fn sweep(base: &Path) {
+    for entry in fs::read_dir(base).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let maker = name.to_str().and_then(|name| name.strip_prefix("jetway-")?.split('-').next());
+        if maker.is_some_and(|pid| !Path::new("/proc").join(pid).exists()) {
+            // It fails while somebody is in it.
+            let _ = fs::remove_dir(entry.path());
+        }
+    }
+}
+
+fn version_1(name: &'static str, own: &str, mounts: &str, limits: &ProcessLimits) -> Option<Controller> {
+    let base = own.lines().find_map(|line| {
+        let (_, rest) = line.split_once(':')?;
+        let (controllers, path) = rest.split_once(':')?;
+        controllers.split(',').any(|controller| controller == name).then_some(path)
+    })?;
+    let base = place(base, mounts, |kind, options| {
+        kind == "cgroup" && options.split(',').any(|option| option == name)
+    })?;
+    let mut controller = Controller { base, set: Vec::new(), try_to_set: Vec::new(), count: None };
+    match name {
+        "memory" => {
+            let bytes = limits.memory.0.to_string();
+            controller.set.push(("memory.limit_in_bytes", bytes.clone()));
+            // With swap: else what is too much only goes there.
+            controller.try_to_set.push(("memory.memsw.limit_in_bytes", bytes));
+            controller.count = Some((Limit::Memory, "memory.oom_control", "oom_kill"));
+        }
+        "cpu" => {
+            controller.set.push(("cpu.cfs_period_us", CPU_PERIOD.to_string()));
+            controller.set.push(("cpu.cfs_quota_us", quota(limits).to_string()));
+        }
+        _ => pids(&mut controller, limits),
+    }
+    Some(controller)
+}
+
+fn version_2(name: &'static str, own: &str, mounts: &str, limits: &ProcessLimits) -> Option<Controller> {
+    let base = own.lines().find_map(|line| line.strip_prefix("0::"))?;
+    let base = place(base, mounts, |kind, _| kind == "cgroup2")?;
+    // Refused while processes are in the group itself, Jetway among them: `DelegateSubgroup=` of systemd, and what
+    // starts containers, put them below.
+    let _ = fs::write(base.join("cgroup.subtree_control"), format!("+{name}"));
+    let mut controller = Controller { base, set: Vec::new(), try_to_set: Vec::new(), count: None };
+    match name {
+        "memory" => {
+            controller.set.push(("memory.max", limits.memory.0.to_string()));
+            controller.try_to_set.push(("memory.swap.max", "0".to_owned()));
+            controller.count = Some((Limit::Memory, "memory.events", "oom_kill"));
+        }
+        "cpu" => controller.set.push(("cpu.max", format!("{} {CPU_PERIOD}", quota(limits)))),
+        _ => pids(&mut controller, limits),
+    }
+    Some(controller)
+}
+
+fn pids(controller: &mut Controller, limits: &ProcessLimits) {
+    controller.set.push(("pids.max", limits.processes.to_string()));
+    controller.count = Some((Limit::Processes, "pids.events", "max"));
+}
+
+fn quota(limits: &ProcessLimits) -> u64 {
+    // The least that the kernel takes is a millisecond.
+    ((limits.cpu.unwrap_or(1.0) * CPU_PERIOD as f64) as u64).max(1_000)
+}
+
+/// Where the group `path` of the hierarchy that `is` it can be found. `mounts` is of the form of `mountinfo`.
+fn place(path: &str, mounts: &str, is: impl Fn(&str, &str) -> bool) -> Option<PathBuf> {
+    mounts.lines().find_map(|line| {
+        let (mount, kind) = line.split_once(" - ")?;
+        let mut kind = kind.split(' ');
+        let (name, options) = (kind.next()?, kind.nth(1)?);
+        let mut mount = mount.split(' ').skip(3);
+        let (root, point) = (mount.next()?, mount.next()?);
+        // A mount may show a part of the hierarchy, as a container's does.
+        let below = Path::new(path).strip_prefix(root).unwrap_or(Path::new(""));
+        is(name, options).then(|| Path::new(point).join(below))
+    })
+}
+
+/// The number in the line `key number`; 0 without one.
+fn count(text: &str, key: &str) -> u64 {
+    let number = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' '));
+    number.and_then(|number| number.trim().parse().ok()).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MOUNTS: &str = "\
+        31 24 0:26 / /sys/fs/cgroup/memory rw,relatime shared:9 - cgroup cgroup rw,memory\n\
+        32 24 0:27 / /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct\n\
+        33 24 0:28 /box /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw,nsdelegate\n";
+    const OWN: &str = "4:memory:/a/b\n3:cpu,cpuacct:/\n0::/box/c\n";
+
+    #[test]
+    fn groups_are_made_below_ones_own() {
+        let limits = ProcessLimits { cpu: Some(1.5), ..ProcessLimits::default() };
+        let memory = version_1("memory", OWN, MOUNTS, &limits).unwrap();
+        assert_eq!(memory.base, Path::new("/sys/fs/cgroup/memory/a/b"));
+        assert_eq!(memory.set, [("memory.limit_in_bytes", (4_u64 << 30).to_string())]);
+        let cpu = version_1("cpu", OWN, MOUNTS, &limits).unwrap();
+        assert_eq!(cpu.base, Path::new("/sys/fs/cgroup/cpu,cpuacct"));
+        assert_eq!(cpu.set[1], ("cpu.cfs_quota_us", "150000".to_owned()));
+        assert!(version_1("pids", OWN, MOUNTS, &limits).is_none());
+        let pids = version_2("pids", OWN, MOUNTS, &limits).unwrap();
+        assert_eq!(pids.base, Path::new("/sys/fs/cgroup/unified/c"));
+        assert_eq!(
+            version_2("cpu", OWN, MOUNTS, &limits).unwrap().set,
+            [("cpu.max", "150000 100000".to_owned())]
+        );
+    }
+
+    #[test]
+    fn counts() {
+        assert_eq!(count("oom_kill_disable 0\nunder_oom 0\noom_kill 3\n", "oom_kill"), 3);
+        assert_eq!(count("low 1\nmax 12\n", "max"), 12);
+        assert_eq!(count("", "max"), 0);
+    }
+}
