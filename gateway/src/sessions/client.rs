@@ -226,7 +226,9 @@ impl Client {
         let key = Key { owner: self.who().clone(), id: id.clone() };
         let new = self.core.new_session(leg.place());
         self.core.scribe.found(&key, new.clone());
-        self.registry().hold(self.who(), &Entry::new(key, &new, UnixMs::now()))
+        let session = self.registry().hold(self.who(), &Entry::new(key, &new, UnixMs::now()));
+        session.made();
+        session
     }
 
     /// Forgets a session that is no more.

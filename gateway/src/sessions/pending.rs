@@ -110,6 +110,7 @@ impl Then {
                 if let Some(moved) = attach.moved {
                     attach.session.moved(leg.place(), moved.epoch);
                 }
+                attach.session.made();
                 if let Some(claimed) = attach.claimed {
                     claimed.made();
                 }

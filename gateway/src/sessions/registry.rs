@@ -45,6 +45,8 @@ pub(crate) struct Session {
 #[derive(Debug)]
 struct State {
     server: ServerId,
+    /// A CLI server has made it: until then nothing but what is being attached may be found under its name.
+    made: bool,
     /// The same as the directory has it, and how often it was moved there.
     place: Place,
     epoch: u64,
@@ -108,7 +110,7 @@ impl Registry {
     pub(crate) fn find(&self, who: &Identity, id: &SessionId) -> Option<Arc<Session>> {
         let key = Key { owner: who.clone(), id: id.clone() };
         let tables = self.lock();
-        if let Some(own) = tables.by_key.get(&key) {
+        if let Some(own) = tables.by_key.get(&key).filter(|s| s.is_there()) {
             return Some(own.clone());
         }
         tables.by_member.get(&key).filter(|s| s.role_of(who).is_some()).cloned()
@@ -125,6 +127,7 @@ impl Registry {
         let session = tables.by_key.entry(entry.key.clone()).or_insert_with(|| {
             let state = State {
                 server: ServerId::new(entry.place.server.as_str()),
+                made: entry.confirmed,
                 place: entry.place.clone(),
                 epoch: entry.epoch,
                 members: entry.members.clone().into(),
@@ -141,7 +144,7 @@ impl Registry {
             Arc::new(Session { key: entry.key.clone(), state: Mutex::new(state), silent, left, counters })
         });
         let session = session.clone();
-        session.shared_with(entry.members.clone().into());
+        session.learn(entry);
         if entry.key.owner != *who {
             let name = Key { owner: who.clone(), id: entry.key.id.clone() };
             tables.by_member.insert(name, session.clone());
@@ -219,6 +222,28 @@ impl Session {
     pub(crate) fn place(&self) -> (Place, u64) {
         let state = self.lock();
         (state.place.clone(), state.epoch)
+    }
+
+    /// What the directory says of it now. Where it lives is known better here while it is attached here.
+    fn learn(&self, entry: &Entry) {
+        self.shared_with(entry.members.clone().into());
+        let mut state = self.lock();
+        if state.attached == 0 {
+            state.made |= entry.confirmed;
+            state.server = ServerId::new(entry.place.server.as_str());
+            (state.place, state.epoch) = (entry.place.clone(), entry.epoch);
+        }
+    }
+
+    /// A CLI server has made it.
+    pub(crate) fn made(&self) {
+        self.lock().made = true;
+    }
+
+    /// Whether its name stands for it. One that came to nothing may be another's by now.
+    fn is_there(&self) -> bool {
+        let state = self.lock();
+        state.made || state.attached > 0
     }
 
     /// With whom it is shared.
