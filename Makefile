@@ -15,7 +15,7 @@ define step
   printf '=== %s: %s, %s s\n' '$(1)' "$$how" $$(($$(date +%s) - begun)); exit $$status
 endef
 
-.PHONY: help demo test check sdk sdk-ts sdk-py sdk-rs sdk-full http seeds both-faces users users-slice bench-density binaries bench bench-locks overload fuzz chaos fmt
+.PHONY: help demo test check sdk sdk-ts sdk-py sdk-rs sdk-full http seeds both-faces schemathesis users users-slice bench-density binaries bench bench-locks overload fuzz chaos fmt
 
 help:                ## What there is
 	@sed -n 's/^\([a-z-]*\):[^#]*## /  make \1	/p' $(MAKEFILE_LIST) | expand -t 20
@@ -60,6 +60,11 @@ seeds: binaries      ## The field's own HTTP requests, word for word, on real CL
 
 both-faces: binaries ## Sessions made over HTTP and continued by the SDK, and back
 	$(call step,one session over HTTP and SDK,node loadtest/http/both-faces.mjs)
+
+schemathesis:        ## Requests that the contract allows and forbids, by the thousand (ARGS="--max-time 300")
+	deploy/setup schemathesis
+	cargo build --bin jetway --bin stub-cli --bin scripted-model
+	node loadtest/http/schemathesis.mjs $(ARGS)
 
 users:               ## 200 users at once, a CLI process for each (ARGS="--users N --over SECONDS --json")
 	deploy/setup demo

@@ -8,7 +8,11 @@ use axum::{
     http::{HeaderMap, header},
 };
 use bytes::{Buf as _, BytesMut};
-use serde::de::DeserializeOwned;
+use serde::{
+    Deserialize, Deserializer,
+    de::{DeserializeOwned, Error as _},
+};
+use serde_json::{Map, Number, Value};
 use tokio::time::{Instant, timeout_at};
 
 use jetway_config::limits;
@@ -101,6 +105,10 @@ pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Fault> {
     let bytes = if bytes.is_empty() { b"{}" } else { bytes };
     json::check(bytes, limits::JSON_DEPTH)
         .map_err(|e| Fault::new(Kind::Malformed, format!("The body is not JSON: {e}")))?;
+    // serde would take a list of an object's values for the object.
+    if bytes.iter().find(|b| !b.is_ascii_whitespace()) != Some(&b'{') {
+        return Err(Fault::new(Kind::Invalid, "The body must be an object"));
+    }
     serde_json::from_slice(bytes).map_err(|e| {
         let detail = e.to_string();
         // serde names the field between backticks.
@@ -111,4 +119,23 @@ pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Fault> {
             None => fault,
         }
     })
+}
+
+/// An object, and not a list of its values.
+pub(super) fn object<'de, D: Deserializer<'de>, T: DeserializeOwned>(d: D) -> Result<T, D::Error> {
+    Map::deserialize(d).and_then(|map| T::deserialize(Value::Object(map)).map_err(D::Error::custom))
+}
+
+/// A list of such.
+pub(super) fn objects<'de, D: Deserializer<'de>, T: DeserializeOwned>(d: D) -> Result<Vec<T>, D::Error> {
+    let maps = Vec::<Map<String, Value>>::deserialize(d)?;
+    maps.into_iter().map(|map| T::deserialize(Value::Object(map)).map_err(D::Error::custom)).collect()
+}
+
+/// A whole number, also if it is written as `60.0`: to JSON that is the same.
+pub(super) fn whole<'de, D: Deserializer<'de>>(d: D) -> Result<Option<u64>, D::Error> {
+    let Some(number) = Option::<Number>::deserialize(d)? else { return Ok(None) };
+    let float = || number.as_f64().filter(|f| f.fract() == 0.0 && (0.0..1e15).contains(f)).map(|f| f as u64);
+    let whole = number.as_u64().or_else(float);
+    whole.map(Some).ok_or_else(|| D::Error::custom(format!("expected a whole number, not {number}")))
 }

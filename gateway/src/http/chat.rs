@@ -17,7 +17,7 @@ use jetway_config::Identity;
 
 use super::{
     Face,
-    body::{Exact, Json},
+    body::{Exact, Json, whole},
     caller::Caller,
     create::Create,
     fault::{Fault, Kind},
@@ -40,6 +40,8 @@ pub(super) struct Question {
     system_message: Option<String>,
     #[serde(default)]
     permissions: Permissions,
+    #[schema(minimum = 1, maximum = 21600)]
+    #[serde(default, deserialize_with = "whole")]
     timeout_seconds: Option<u64>,
 }
 
@@ -118,7 +120,8 @@ pub(super) async fn start(
 pub(super) struct Said {
     session_id: String,
     message: String,
-    #[serde(alias = "timeout_seconds")]
+    #[schema(minimum = 1, maximum = 21600)]
+    #[serde(default, alias = "timeout_seconds", deserialize_with = "whole")]
     timeout_seconds: Option<u64>,
 }
 
@@ -189,6 +192,8 @@ pub(super) async fn end(
 #[serde(deny_unknown_fields)]
 pub(super) struct Spoken {
     message: String,
+    #[schema(minimum = 1, maximum = 21600)]
+    #[serde(default, deserialize_with = "whole")]
     timeout_seconds: Option<u64>,
 }
 
@@ -219,6 +224,8 @@ pub(super) struct TeamSaid {
     message: String,
     /// Which session, as in `/sessions/{ref}`; the one that is shared with the caller, if there is only one.
     session: Option<String>,
+    #[schema(minimum = 1, maximum = 21600)]
+    #[serde(default, deserialize_with = "whole")]
     timeout_seconds: Option<u64>,
 }
 

@@ -14,6 +14,7 @@ use utoipa::openapi::OpenApi;
 use jetway_config::MAX_ID_LEN;
 
 use super::{Face, fault::Kind};
+use crate::directory::NAME_CHARS;
 
 const PAGE: &str = include_str!("docs.html");
 /// The page is all that it needs, but for the contract and what is tried out.
@@ -71,8 +72,22 @@ pub(super) fn complete(annotated: OpenApi) -> Bytes {
         "description": "For which user an API key acts, if it is not pinned to one",
         "schema": named(USER),
     } });
+    components["schemas"]["RequestReply"]["oneOf"] = json!([
+        { "required": ["decision"], "properties": { "decision": { "type": "string" }, "answer": { "type": "null" } } },
+        { "required": ["answer"], "properties": { "answer": { "type": "string" }, "decision": { "type": "null" } } },
+    ]);
+    for (text, pattern, most) in TEXTS {
+        if let Some(Value::Object(schema)) = components["schemas"].pointer_mut(text) {
+            schema.insert("pattern".into(), json!(pattern));
+            schema.insert("maxLength".into(), json!(most));
+        }
+    }
+    let schemas = components["schemas"].clone();
     for path in members(&mut document["paths"]) {
-        members(path).for_each(complete_operation);
+        for operation in members(path) {
+            complete_operation(operation);
+            complete_body(operation, &schemas);
+        }
     }
     document.to_string().into()
 }
@@ -112,12 +127,40 @@ fn complete_operation(operation: &mut Value) {
         parameter["description"] = json!(about);
         parameter["schema"] = named(pattern);
     }
+    for parameter in parameters.iter_mut().filter(|p| p["name"] == "idempotency-key") {
+        parameter["schema"] = json!({ "type": "string", "minLength": 1, "maxLength": 255, "pattern": KEY });
+    }
     parameters.push(json!({ "$ref": "#/components/parameters/user" }));
     operation["parameters"] = parameters.into();
 }
 
+/// No body is as an empty object.
+fn complete_body(operation: &mut Value, schemas: &Value) {
+    let Some(body) = operation.get_mut("requestBody") else { return };
+    let reference = body["content"]["application/json"]["schema"]["$ref"].as_str().unwrap_or_default();
+    let shape = &schemas[reference.rsplit('/').next().unwrap_or_default()];
+    body["required"] = json!(shape.get("required").or(shape.get("oneOf")).is_some());
+}
+
 /// See [`jetway_config::UserId`].
-const USER: &str = "^(?![-]|[.]{1,2}$)[A-Za-z0-9_.@+-]+$";
+const USER: &str = "^([A-Za-z0-9_@+]|[.][.]?[A-Za-z0-9_@+-]|[.]{3})[A-Za-z0-9_.@+-]*$";
+/// See [`jetway_config::SessionId`].
+const SESSION: &str = "^[A-Za-z0-9_][A-Za-z0-9_-]*$";
+/// See [`crate::directory::Name`].
+const NAME: &str = r"^(?=.*\S)[^\x00-\x1f\x7f-\x9f]+$";
+/// See [`crate::directory::Role`].
+const ROLE: &str = "^(viewer|member|owner)$";
+/// Which texts of requests are of such, and how long they may be.
+const TEXTS: [(&str, &str, usize); 6] = [
+    ("/Create/properties/session_id", SESSION, MAX_ID_LEN),
+    ("/Create/properties/name", NAME, NAME_CHARS),
+    ("/Change/properties/name", NAME, NAME_CHARS),
+    ("/MemberWish/properties/user", USER, MAX_ID_LEN),
+    ("/MemberWish/properties/role", ROLE, MAX_ID_LEN),
+    ("/Sharing/properties/role", ROLE, MAX_ID_LEN),
+];
+/// See [`super::idempotency::Named`]. What stands around a header's value is not part of it.
+const KEY: &str = r"^[ -~\t]*[!-~][ -~\t]*$";
 
 fn named(pattern: &str) -> Value {
     json!({ "type": "string", "minLength": 1, "maxLength": MAX_ID_LEN, "pattern": pattern })

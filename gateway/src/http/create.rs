@@ -16,7 +16,7 @@ use jetway_config::{Identity, SessionId};
 
 use super::{
     Face,
-    body::Json,
+    body::{Json, object, objects},
     caller::Caller,
     fault::{Fault, Kind},
     hub::Hub,
@@ -44,13 +44,13 @@ pub(super) struct Create {
     pub(super) system_message: Option<String>,
     /// Where it works, on the CLI server's host.
     pub(super) working_directory: Option<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "object")]
     pub(super) config: Config,
     /// It goes with its last user.
     #[serde(default)]
     pub(super) ephemeral: bool,
     /// With whom it is shared.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "objects")]
     pub(super) members: Vec<MemberWish>,
     /// Who decides when a tool asks for permission.
     #[serde(default)]

@@ -15,7 +15,7 @@ use super::{
     Face,
     body::Json,
     caller::Caller,
-    fault::Fault,
+    fault::{Fault, Kind},
     lookup::{unchanged, word},
 };
 use crate::directory::{Entry, Member, Role, UnixMs};
@@ -43,7 +43,7 @@ pub(super) async fn put(
     let entry = face.find_live(&who, &reference, Role::Owner).await?;
     let user = user_of(&user)?;
     if user == entry.key.owner.user {
-        return Err(Fault::invalid("user", "The owner stays the owner"));
+        return Err(Fault::new(Kind::Conflict, "The owner stays the owner"));
     }
     let role: Role = word("role", &sharing.role, "`viewer`, `member` or `owner`")?;
     let members = [Member { user, role }];

@@ -17,7 +17,7 @@ use jetway_config::Identity;
 
 use super::{
     Face,
-    body::Exact,
+    body::{Exact, whole},
     caller::Caller,
     events,
     fault::{Fault, Kind},
@@ -45,6 +45,8 @@ pub(super) struct Message {
     #[schema(value_type = Option<Vec<Object>>)]
     pub(super) attachments: Option<Vec<Map<String, Value>>>,
     /// How long to wait for the answer; the turn goes on afterwards. 600 unless it is said, at most 21600.
+    #[schema(minimum = 1, maximum = 21600)]
+    #[serde(default, deserialize_with = "whole")]
     pub(super) timeout_seconds: Option<u64>,
 }
 

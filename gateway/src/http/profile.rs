@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 
 use jetway_config::SessionId;
 
-use super::fault::Fault;
+use super::{body::whole, fault::Fault};
 use crate::directory::{Entry, UnixMs};
 
 /// Who decides when a tool asks for permission.
@@ -33,27 +33,30 @@ pub(crate) enum Permissions {
 pub(crate) struct Config {
     /// Processor cores, as `"2"` or `"500m"`.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(pattern = "^([1-9][0-9]{0,8}([.][0-9]{1,9})?|0[.][0-9]{0,8}[1-9])m?$")]
     pub(crate) cpu_limit: Option<String>,
     /// Memory, as `"4Gi"`.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(pattern = "^([1-9][0-9]{0,8}([.][0-9]{1,9})?|0[.][0-9]{0,8}[1-9])([KMGT]i|[kMGT])?$")]
     pub(crate) memory_limit: Option<String>,
     /// The session ends so long after it was made, whatever it does; 0 is never.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "whole")]
     pub(crate) timeout_minutes: Option<u64>,
     /// Whether its workspace outlives its CLI server.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) pvc_enabled: Option<bool>,
     /// How large that is, as `"10Gi"`.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(pattern = "^([1-9][0-9]{0,8}([.][0-9]{1,9})?|0[.][0-9]{0,8}[1-9])([KMGT]i|[kMGT])?$")]
     pub(crate) pvc_storage_size: Option<String>,
     /// Whether the session is removed when it is completed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) auto_delete_on_complete: Option<bool>,
     /// The session is removed when it was not used for so many hours; 0 is never.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "whole")]
     pub(crate) auto_delete_after_hours: Option<u64>,
     /// MCP servers by name, as the CLI has them. Kept in memory only: their environments hold secrets.
-    #[schema(value_type = Object)]
+    #[schema(value_type = std::collections::BTreeMap<String, Object>)]
     #[serde(skip_serializing)]
     pub(crate) mcp_servers: BTreeMap<String, Map<String, Value>>,
 }

@@ -123,7 +123,6 @@ pub(super) async fn detail(
 #[serde(deny_unknown_fields)]
 pub(super) struct Change {
     /// What people call it.
-    #[schema(max_length = 200, pattern = "[^\\s]")]
     name: Option<String>,
     /// Who decides when a tool asks for permission.
     permissions: Option<Permissions>,
@@ -131,7 +130,7 @@ pub(super) struct Change {
     #[schema(value_type = Option<Object>)]
     provider: Option<Map<String, Value>>,
     /// Likewise.
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = Option<std::collections::BTreeMap<String, Object>>)]
     mcp_servers: Option<BTreeMap<String, Map<String, Value>>>,
     /// `completed`: it is done, and is removed if its `auto_delete_on_complete` says so.
     #[schema(pattern = "^completed$")]

@@ -163,11 +163,22 @@ async fn bad_requests_have_problems_of_their_own() {
     assert_eq!(unknown["field"], "nmae");
     create(r#"{"name":""}"#).await.problem(422, "invalid-request");
     create(r#"{"session_id":"a/b"}"#).await.problem(422, "invalid-request");
+    for list in [r#"["mine"]"#, r#"{"config":[null,null]}"#, r#"{"members":[["bob","member"]]}"#] {
+        create(list).await.problem(422, "invalid-request");
+    }
+    create(r#"{"config":{"timeout_minutes":1.5}}"#).await.problem(422, "invalid-request");
+    assert_eq!(
+        create(r#"{"config":{"timeout_minutes":60.0}}"#).await.json()["config"]["timeout_minutes"],
+        60
+    );
     let text = ada.clone().with("content-type", "text/plain");
     text.send(Method::POST, "/api/v1/sessions", Some("{}")).await.problem(415, "unsupported-media-type");
     let id = ada.create(json!({ "session_id": "mine" })).await;
     create(r#"{"session_id":"mine"}"#).await.problem(409, "conflict");
     ada.post(&format!("/api/v1/sessions/{id}/messages"), json!({})).await.problem(422, "invalid-request");
+    ada.put(&format!("/api/v1/sessions/{id}/members/ada"), json!({ "role": "member" }))
+        .await
+        .problem(409, "conflict");
     let requested = ada.clone().with("x-request-id", "my-request.1").get("/api/v1/sessions").await;
     assert_eq!(requested.headers["x-request-id"], "my-request.1");
     let made_up = ada.clone().with("x-request-id", "not a name").get("/api/v1/sessions").await;
