@@ -30,6 +30,7 @@ use crate::{
     reload::{self, Reload},
     sdk,
     sessions::{
+        draining,
         idle::{self, Clients},
         kept::Kept,
         lease, leaving,
@@ -248,6 +249,7 @@ impl App {
         }
         core.tracker.spawn(sweep(core.clone()));
         core.tracker.spawn(leaving::watch(core.clone()));
+        core.tracker.spawn(draining::watch(core.clone()));
         if let Some(listener) = sdk {
             listeners.spawn(sdk::serve(core.clone(), listener, workers.clone()));
         }

@@ -69,7 +69,10 @@ fn describe() {
         "Messages of CLI servers that were not for the client"
     );
     describe_counter!("jetway_bad_frames_total", "What clients sent that is no frame or no message, by kind");
-    describe_counter!("jetway_evictions_total", "Users whose CLI process was let go, by reason");
+    describe_counter!(
+        "jetway_evictions_total",
+        "Users' CLI processes and sessions that were let go, by reason"
+    );
     describe_counter!("jetway_resumes_total", "Sessions brought back unseen, by outcome");
     describe_histogram!(
         "jetway_resume_seconds",

@@ -96,6 +96,7 @@ fn overloaded(limit: Limit) -> &'static str {
         Limit::BytesInFlight => "Too many bytes of requests are under way",
         Limit::WaitingTurns => "Too many turns wait already",
         Limit::TurnWait => "There is no room for another turn in time",
+        Limit::ActiveSessions => "All sessions of the CLI server are busy",
         Limit::Directory => "The session directory does not answer",
         Limit::Locks => "The lock store does not answer",
         Limit::SessionsPerUser => "Too many sessions: delete some",

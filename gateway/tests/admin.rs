@@ -27,6 +27,12 @@
 //! | `jetway_egress_total` | counter | `outcome` | sandbox |
 //! | `jetway_processes_memory_bytes` | gauge | | budget |
 //! | `jetway_processes_memory_budget_bytes` | gauge | | budget |
+//! | `jetway_lock_wait_seconds` | histogram | `level`, `outcome` | locks |
+//! | `jetway_lock_hold_seconds` | histogram | `level` | locks |
+//! | `jetway_lock_waiting` | gauge | `level` | locks |
+//! | `jetway_lock_held` | gauge | `level` | locks |
+//! | `jetway_lock_lost_total` | counter | `cause` | always |
+//! | `jetway_lock_watchdog_lateness_seconds` | histogram | | locks |
 //! | `jetway_evictions_total` | counter | `reason` | eviction |
 //! | `jetway_resumes_total` | counter | `outcome` | eviction |
 //! | `jetway_resume_seconds` | histogram | | eviction |

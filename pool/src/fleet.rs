@@ -19,8 +19,10 @@ use crate::{
     drain::{Departed, Departures, DrainReason},
     error::{Gone, PoolError},
     homes::Homes,
-    probe::{self, Proved},
-    server::{Account, Attachment, Keeper, Readiness, Server, ServerId, ServerState, ServerStatus, Way},
+    probe::{self, ProbeError, Proved},
+    server::{
+        Account, Attachment, Failure, Keeper, Readiness, Server, ServerId, ServerState, ServerStatus, Way,
+    },
     telemetry,
 };
 
@@ -54,6 +56,8 @@ struct Life {
     problem: Option<String>,
     /// It is to be left, over all its lives.
     draining: Option<DrainReason>,
+    /// Nobody listened there when it was last tried.
+    refused: bool,
 }
 
 impl Life {
@@ -81,6 +85,7 @@ impl Fleet {
             rtt: None,
             problem: None,
             draining: None,
+            refused: false,
         };
         let lives = ids.iter().map(|_| untried()).collect();
         let fleet = Arc::new(Self {
@@ -136,6 +141,26 @@ impl Fleet {
         Ok(Attachment::new(server, None, self.clone()))
     }
 
+    /// See [`Pool::place_of`](crate::Pool::place_of).
+    pub(crate) fn place_of(self: &Arc<Self>, id: &ServerId, who: &Identity) -> Result<Attachment, PoolError> {
+        self.open()?;
+        let index = *self.index.get(id).ok_or_else(|| PoolError::NotRunning(id.clone()))?;
+        let mut state = self.state();
+        let State { homes, lives, .. } = &mut *state;
+        let (life, group) = (&lives[index], &self.backends[index].state);
+        let may_be_left = life.refused || (life.draining.is_some() && life.server.is_some());
+        if may_be_left && group.is_some() {
+            let open = |server: usize| lives[server].is_open() && !lives[server].refused;
+            let same = |server: usize| open(server) && self.backends[server].state == *group;
+            let other = homes.call_on(who, same).and_then(|server| lives[server].server.clone());
+            if let Some(server) = other {
+                return Ok(Attachment::new(server, None, self.clone()));
+            }
+        }
+        drop(state);
+        self.attach(id)
+    }
+
     /// Places nobody new on that server.
     pub(crate) fn drain(&self, id: &ServerId, reason: DrainReason) -> Result<(), PoolError> {
         self.set_draining(id, Some(reason))
@@ -155,6 +180,28 @@ impl Fleet {
             server.account.draining.store(draining.is_some(), Ordering::Relaxed);
         }
         Ok(())
+    }
+
+    /// Whether nobody listened there when it was last tried.
+    pub(crate) fn has_ended(&self, id: &ServerId) -> bool {
+        self.index.get(id).is_some_and(|index| self.state().lives[*index].refused)
+    }
+
+    /// Whether another one that shares its state is open.
+    pub(crate) fn has_successor(&self, id: &ServerId) -> bool {
+        let Some(index) = self.index.get(id) else { return false };
+        let group = &self.backends[*index].state;
+        let state = self.state();
+        let mut others = state.lives.iter().zip(&self.backends).enumerate().filter(|(n, _)| n != index);
+        group.is_some()
+            && others.any(|(_, (life, backend))| life.is_open() && !life.refused && backend.state == *group)
+    }
+
+    /// Those that were up and are not.
+    pub(crate) fn down(&self) -> Vec<ServerId> {
+        let state = self.state();
+        let down = state.lives.iter().zip(&self.ids).filter(|(life, _)| life.server.is_none());
+        down.map(|(_, id)| id.clone()).collect()
     }
 
     /// Those that are being left.
@@ -228,13 +275,13 @@ impl Fleet {
         self.tasks.wait().await;
     }
 
-    fn record(&self, index: usize, outcome: Result<Answer, String>) {
+    fn record(&self, index: usize, outcome: Result<Answer, Failure>) {
         let mut state = self.state();
         let State { lives, incarnations, .. } = &mut *state;
         let life = &mut lives[index];
         match outcome {
             Ok(Answer { rtt, version }) => {
-                life.rtt = Some(rtt);
+                (life.rtt, life.refused) = (Some(rtt), false);
                 if life.circuit.succeeded() == Change::CameUp {
                     *incarnations += 1;
                     life.times_up += 1;
@@ -246,11 +293,12 @@ impl Fleet {
                     info!(server = %self.ids[index], "CLI server is up");
                 }
             }
-            Err(problem) => self.failed(index, life, problem),
+            Err(failure) => self.failed(index, life, failure),
         }
     }
 
-    fn failed(&self, index: usize, life: &mut Life, problem: String) {
+    fn failed(&self, index: usize, life: &mut Life, Failure { cause: problem, refused }: Failure) {
+        life.refused = refused;
         let policy = Policy { failures: self.health.failures, cooldown: self.health.cooldown };
         let change = life.circuit.failed(policy, Instant::now());
         if change == Change::WentDown
@@ -299,12 +347,12 @@ impl Keeper for Fleet {
     }
 
     /// A dial that failed is as good as a probe; one that succeeded proves only that somebody listens.
-    fn dialled(&self, server: &Server, failure: Option<&str>) {
+    fn dialled(&self, server: &Server, failure: Option<&Failure>) {
         let (Some(index), Some(failure)) = (self.index.get(&server.id), failure) else { return };
         let mut state = self.state();
         let life = &mut state.lives[*index];
         if life.server.as_ref().is_some_and(|now| now.incarnation == server.incarnation) {
-            self.failed(*index, life, format!("cannot connect: {failure}"));
+            self.failed(*index, life, failure.clone());
         }
     }
 }
@@ -327,18 +375,21 @@ async fn watch_over(fleet: Arc<Fleet>, index: usize, tried: Arc<tokio::sync::Sem
 }
 
 /// One probe; after a failure the connection is not kept.
-async fn check(fleet: &Fleet, index: usize, kept: &mut Option<Proved>) -> Result<Answer, String> {
+async fn check(fleet: &Fleet, index: usize, kept: &mut Option<Proved>) -> Result<Answer, Failure> {
     let Backend { address, token, .. } = &fleet.backends[index];
     let begun = Instant::now();
     let probe = async {
         match kept.take() {
             Some(mut proved) => proved.ping().await.map(|()| proved),
-            None => probe::prove(probe::dial(&address.host, address.port).await?, token.as_ref()).await,
+            None => {
+                let stream = probe::dial(&address.host, address.port).await.map_err(ProbeError::Dial)?;
+                probe::prove(stream, token.as_ref()).await
+            }
         }
     };
     let proved = match tokio::time::timeout(fleet.health.timeout, probe).await {
-        Ok(proved) => proved.map_err(|e| e.to_string())?,
-        Err(_) => return Err(format!("no answer within {:?}", fleet.health.timeout)),
+        Ok(proved) => proved?,
+        Err(_) => return Err(Failure::new(format!("no answer within {:?}", fleet.health.timeout))),
     };
     let answer = Answer { rtt: begun.elapsed(), version: proved.version.clone() };
     *kept = Some(proved);

@@ -50,6 +50,18 @@ impl Homes {
         Some(server)
     }
 
+    /// The server for one more attachment of `who`, counted, that makes none of the `usable` ones their home:
+    /// their home if it is usable, else where they would be at home among those.
+    pub(crate) fn call_on(&mut self, who: &Identity, usable: impl Fn(usize) -> bool) -> Option<usize> {
+        let home = self.homes.get(who).copied().filter(|server| usable(*server));
+        let server = match home {
+            Some(home) => home,
+            None => self.choose(who, usable)?,
+        };
+        self.visit(server);
+        Some(server)
+    }
+
     /// One more attachment to `server`, of nobody who is at home there.
     pub(crate) fn visit(&mut self, server: usize) {
         self.loads[server] += 1;
@@ -104,6 +116,8 @@ mod tests {
     enum Event {
         Come(usize),
         Visit(usize),
+        /// Somebody is sent to one of the servers that are up.
+        CallOn(usize),
         /// One of the attachments ends.
         Go(prop::sample::Index),
         Flip(usize),
@@ -113,6 +127,7 @@ mod tests {
         prop_oneof![
             6 => (0..30_usize).prop_map(Event::Come),
             1 => (0..SERVERS).prop_map(Event::Visit),
+            1 => (0..30_usize).prop_map(Event::CallOn),
             4 => any::<prop::sample::Index>().prop_map(Event::Go),
             1 => (0..SERVERS).prop_map(Event::Flip),
         ]
@@ -156,6 +171,14 @@ mod tests {
                     Event::Visit(server) => {
                         homes.visit(server);
                         all.push((None, server));
+                    }
+                    Event::CallOn(n) => {
+                        let home = put.get(&n).filter(|at| all.contains(&(Some(n), **at)) && up[**at]).copied();
+                        let called = homes.call_on(&user(n), |s| up[s]);
+                        prop_assert_eq!(called.is_some(), up.contains(&true));
+                        let Some(at) = called else { continue };
+                        prop_assert!(up[at] && home.is_none_or(|home| home == at));
+                        all.push((None, at));
                     }
                     Event::Go(index) if !all.is_empty() => {
                         let (who, at) = all.swap_remove(index.index(all.len()));

@@ -25,7 +25,7 @@ use crate::{
     limits::Limits,
     memory,
     sandbox::{Outside, Walls},
-    server::{Account, Attachment, Keeper, Server, ServerId},
+    server::{Account, Attachment, Failure, Keeper, Server, ServerId},
     slots::{Drained, Slots, Want},
     spawner::Spawner,
     state_dir,
@@ -349,7 +349,7 @@ impl Keeper for PerUser {
     }
 
     /// Whether a process lives is seen by its end, not by its dials.
-    fn dialled(&self, _: &Server, _: Option<&str>) {}
+    fn dialled(&self, _: &Server, _: Option<&Failure>) {}
 }
 
 /// Frees the slot of a process's task, however that ends, and tells those who wait.

@@ -89,6 +89,20 @@ impl Pool {
         }
     }
 
+    /// Use of the server on which a session of `who` that nobody has attached is to be loaded: the one on which it
+    /// lived last, `id`; or one that shares its state with that, if that is drained or known to have ended. Of a
+    /// server that is merely silent nothing is known: it may yet write to the session's state.
+    ///
+    /// # Errors
+    ///
+    /// As [`attach`](Self::attach); on per-user, as [`home`](Self::home).
+    pub async fn place_of(&self, id: &ServerId, who: &Identity) -> Result<Attachment, PoolError> {
+        match &self.0.0 {
+            Kind::PerUser(pool) => pool.home(&id.user().unwrap_or_else(|| who.clone())).await,
+            Kind::Fleet(fleet) => fleet.place_of(id, who),
+        }
+    }
+
     /// Every server, in no order (per-user) or as configured (fleet).
     pub fn status(&self) -> Vec<ServerStatus> {
         match &self.0.0 {
@@ -122,6 +136,30 @@ impl Pool {
         match &self.0.0 {
             Kind::PerUser(pool) => pool.undrain(id),
             Kind::Fleet(fleet) => fleet.undrain(id),
+        }
+    }
+
+    /// Whether it is known that a fleet's server has ended, and with it whatever it had in memory.
+    pub fn has_ended(&self, id: &ServerId) -> bool {
+        match &self.0.0 {
+            Kind::PerUser(_) => false,
+            Kind::Fleet(fleet) => fleet.has_ended(id),
+        }
+    }
+
+    /// Whether another server can go on with the sessions of that one.
+    pub fn has_successor(&self, id: &ServerId) -> bool {
+        match &self.0.0 {
+            Kind::PerUser(_) => false,
+            Kind::Fleet(fleet) => fleet.has_successor(id),
+        }
+    }
+
+    /// The servers that are down; none where processes are users' own.
+    pub fn down(&self) -> Vec<ServerId> {
+        match &self.0.0 {
+            Kind::PerUser(_) => Vec::new(),
+            Kind::Fleet(fleet) => fleet.down(),
         }
     }
 

@@ -10,6 +10,8 @@ use jetway_wire::{
 use serde_json::{Value, json};
 use tokio::{net::TcpStream, sync::mpsc};
 
+use crate::server::Failure;
+
 /// The protocol of the SDKs that Jetway serves.
 const PROTOCOL: i64 = 3;
 /// A probe's answers are short; but a server tells every connection about its sessions' lives.
@@ -26,6 +28,15 @@ pub(crate) enum ProbeError {
     Call(&'static str, CallError),
     #[error("it speaks protocol version {0}, not {PROTOCOL}")]
     Protocol(Value),
+}
+
+impl From<ProbeError> for Failure {
+    fn from(error: ProbeError) -> Self {
+        match error {
+            ProbeError::Dial(error) => Self::of_dial(&error),
+            other => Self::new(other.to_string()),
+        }
+    }
 }
 
 /// A connection over which a server has proved itself.

@@ -201,7 +201,26 @@ pub(crate) trait Keeper: Send + Sync {
     /// An attachment ends. Called from `Drop`: neither waits nor does I/O.
     fn released(&self, server: &Server, user: Option<&Identity>);
     /// How a dial ended.
-    fn dialled(&self, server: &Server, failure: Option<&str>);
+    fn dialled(&self, server: &Server, failure: Option<&Failure>);
+}
+
+/// Why a dial or a probe failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Failure {
+    pub(crate) cause: String,
+    /// Nobody listens there: whatever the server held in memory is gone with its process.
+    pub(crate) refused: bool,
+}
+
+impl Failure {
+    pub(crate) fn new(cause: impl Into<String>) -> Self {
+        Self { cause: cause.into(), refused: false }
+    }
+
+    pub(crate) fn of_dial(error: &io::Error) -> Self {
+        let refused = error.kind() == io::ErrorKind::ConnectionRefused;
+        Self { cause: format!("cannot connect: {error}"), refused }
+    }
 }
 
 /// Use of a server: it counts as load, and keeps an idle process from being stopped, while it lives.
@@ -234,13 +253,13 @@ impl Attachment {
         let begun = Instant::now();
         let dial = self.way.dial();
         let outcome = match tokio::time::timeout(DIAL_TIMEOUT, dial).await {
-            Ok(outcome) => outcome.map_err(|e| e.to_string()),
-            Err(_) => Err("no answer to a connection attempt".to_owned()),
+            Ok(outcome) => outcome.map_err(|e| Failure::of_dial(&e)),
+            Err(_) => Err(Failure::new("no answer to a connection attempt")),
         };
-        self.keeper.dialled(&self.server, outcome.as_ref().err().map(String::as_str));
-        outcome.map_err(|cause| PoolError::Unreachable {
+        self.keeper.dialled(&self.server, outcome.as_ref().err());
+        outcome.map_err(|failure| PoolError::Unreachable {
             server: self.id.clone(),
-            cause,
+            cause: failure.cause,
             after: begun.elapsed(),
         })
     }

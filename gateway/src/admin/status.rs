@@ -169,7 +169,7 @@ fn rows_of_users(users: HashMap<Identity, User>, limit: usize, now: Instant) -> 
 }
 
 fn rows_of_sessions(mut sessions: Vec<Glance>, limit: usize, now: Instant) -> Vec<Value> {
-    let rank = |s: &Glance| (s.turns.len(), s.last_turn);
+    let rank = |s: &Glance| (s.turns.len(), s.used);
     sessions.sort_by(|a, b| rank(b).cmp(&rank(a)).then_with(|| a.key.id.cmp(&b.key.id)));
     let row = |s: Glance| {
         let turns = s.turns.iter().map(|(id, since)| {
@@ -181,6 +181,7 @@ fn rows_of_sessions(mut sessions: Vec<Glance>, limit: usize, now: Instant) -> Ve
             "server": s.server.as_str(),
             "attached": s.attached,
             "turns": turns.collect::<Vec<_>>(),
+            "lastUsedSeconds": now.saturating_duration_since(s.used).as_secs_f64(),
             "lastTurnSeconds": s.last_turn.map(|t| now.saturating_duration_since(t).as_secs_f64()),
         })
     };

@@ -165,6 +165,20 @@ impl Client {
         true
     }
 
+    /// Whether a session that it has attached on that leg does nothing.
+    pub(crate) fn may_rest(&self, leg: &Arc<Leg>, session: &Arc<Session>) -> bool {
+        leg.waits_for_nothing()
+            && !session.is_running()
+            && lock(&self.asked).of(leg) == 0
+            && !self.waiting.is_about(session)
+    }
+
+    /// Holds a session that does nothing back from a leg, until it is brought back. Returns whether it did.
+    pub(crate) fn rest(&self, leg: &Arc<Leg>, session: &Arc<Session>) -> bool {
+        self.may_rest(leg, session)
+            && self.put_to_rest(|| leg.rest(session).map(|route| vec![route])).is_some()
+    }
+
     /// Closes a leg on which it has no session and waits for nothing. Returns whether it did.
     pub(crate) fn leave_if_unused(&self, leg: &Arc<Leg>) -> bool {
         let asked = lock(&self.asked).of(leg);
@@ -374,6 +388,11 @@ impl Client {
     /// The leg to the server on which a session lives; home, if that server is no more.
     pub(crate) async fn leg_of(self: &Arc<Self>, session: &Session) -> Result<Arc<Leg>, Refusal> {
         revival::revive(self, &session.key.id).await?;
+        self.leg_at(session).await
+    }
+
+    /// The same, as it is attached there.
+    pub(crate) async fn leg_at(self: &Arc<Self>, session: &Session) -> Result<Arc<Leg>, Refusal> {
         if let Some(leg) = self.leg_to(session) {
             return Ok(leg);
         }
@@ -386,6 +405,17 @@ impl Client {
                 self.open(server).await.map(|(leg, _)| leg)
             }
             Err(_) => self.home().await,
+        }
+    }
+
+    /// The leg to a given server; opened if there is none.
+    pub(crate) async fn leg_on(
+        self: &Arc<Self>,
+        server: jetway_pool::Attachment,
+    ) -> Result<Arc<Leg>, Refusal> {
+        match self.leg(server.id()).filter(|leg| leg.server().incarnation() == server.incarnation()) {
+            Some(leg) => Ok(leg),
+            None => self.open(server).await.map(|(leg, _)| leg),
         }
     }
 
@@ -434,9 +464,10 @@ impl Client {
             || lock(&self.legs).all.iter().any(|l| !l.is_closed() && l.route_to(id.as_str()).is_some())
     }
 
-    /// How many sessions it has attached, on all its legs.
+    /// How many sessions it has attached, on all its legs; those that rest are too, as far as it knows.
     pub(crate) fn sessions(&self) -> usize {
-        lock(&self.legs).all.iter().map(|l| l.sessions()).sum()
+        let attached: usize = lock(&self.legs).all.iter().map(|l| l.sessions()).sum();
+        attached + self.resting()
     }
 
     /// Nothing vouches for it any more: its connection ends, whatever it does.

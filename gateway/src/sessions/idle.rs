@@ -6,12 +6,13 @@ use std::{
     time::Duration,
 };
 
+use futures_util::future::join_all;
 use tokio::time::{Instant, interval, sleep};
 use tracing::{debug, info};
 
-use jetway_config::{Identity, SessionId};
+use jetway_config::Identity;
 
-use super::{client::Client, revival};
+use super::{client::Client, registry::Session, revival};
 use crate::{app::Core, metrics};
 
 /// How often idle users are looked for.
@@ -45,7 +46,8 @@ impl Clients {
         }
     }
 
-    fn of(&self, who: &Identity) -> Vec<Arc<Client>> {
+    /// Those of one user.
+    pub(crate) fn of(&self, who: &Identity) -> Vec<Arc<Client>> {
         self.lock().get(who).into_iter().flatten().filter_map(Weak::upgrade).collect()
     }
 
@@ -91,7 +93,9 @@ pub(crate) enum Reason {
     Idle,
     /// Another user needs its place, or memory is short.
     Pressure,
-    /// It is drained.
+    /// Another session needs its place on the CLI server.
+    Room,
+    /// The CLI server is drained.
     Drain,
 }
 
@@ -100,6 +104,7 @@ impl Reason {
         match self {
             Reason::Idle => "idle",
             Reason::Pressure => "pressure",
+            Reason::Room => "room",
             Reason::Drain => "drain",
         }
     }
@@ -144,16 +149,17 @@ pub(crate) fn let_go(core: &Core, who: &Identity, reason: Reason) -> bool {
     gone > 0
 }
 
-/// A session was brought back by one client: the others that had it attached hear of it again as well.
-pub(crate) fn wake_others(by: &Arc<Client>, id: &SessionId) {
-    for client in by.core().clients.of(by.who()) {
-        if !Arc::ptr_eq(&client, by) && client.dormant(id).is_some() {
-            let id = id.clone();
-            client.tracker().clone().spawn(async move {
-                if let Err(refusal) = revival::revive(&client, &id).await {
-                    debug!(session = %id, ?refusal, "a session stays dormant");
-                }
-            });
+/// A session was brought back by one client: the others that had it attached have it again as well, before that one
+/// goes on with it.
+pub(crate) async fn wake_others(by: &Arc<Client>, session: &Session) {
+    let id = &session.key.id;
+    let clients = session.people().into_iter().flat_map(|who| by.core().clients.of(&who));
+    let others = clients.filter(|client| !Arc::ptr_eq(client, by) && client.dormant(id).is_some());
+    let wake = async |client| {
+        // Boxed: each wakes those that are left.
+        if let Err(refusal) = Box::pin(revival::revive(&client, id)).await {
+            debug!(session = %id, ?refusal, "a session stays dormant");
         }
-    }
+    };
+    join_all(others.map(wake)).await;
 }

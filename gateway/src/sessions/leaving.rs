@@ -1,5 +1,4 @@
-//! Leaving sessions that are shared with one no more, and CLI servers that are drained: their clients stay, and go on
-//! elsewhere with their next call.
+//! Leaving sessions that are shared with one no more.
 
 use std::{sync::Arc, time::Duration};
 
@@ -7,20 +6,13 @@ use serde_json::json;
 use tokio::time::interval;
 use tracing::info;
 
-use jetway_pool::ServerId;
-
-use super::{
-    idle::{self, Reason},
-    lease,
-    registry::Session,
-    turn::Outcome,
-};
+use super::{lease, registry::Session, turn::Outcome};
 use crate::app::Core;
 
-/// How often it is looked whether somebody has left a session, or what uses a drained server has become quiet.
+/// How often it is looked whether somebody has left a session.
 const LOOK: Duration = Duration::from_millis(200);
 
-/// Leaves what is drained, until connections are to be closed.
+/// Puts out who has left, until connections are to be closed.
 pub(crate) async fn watch(core: Arc<Core>) {
     let closing = core.drain.closing().clone();
     let mut ticks = interval(LOOK);
@@ -28,9 +20,6 @@ pub(crate) async fn watch(core: Arc<Core>) {
         for session in core.registry.take_left() {
             put_out(&core, &session);
             watch_turn(&core, session);
-        }
-        for server in core.pool.draining() {
-            leave(&core, &server);
         }
     }
 }
@@ -57,20 +46,5 @@ fn watch_turn(core: &Arc<Core>, session: Arc<Session>) {
     }
     if let Some(leg) = legs.first() {
         lease::ask_until_done(core, session, leg);
-    }
-}
-
-/// Closes what is quiet of the legs to a server.
-fn leave(core: &Core, server: &ServerId) {
-    for client in core.clients.all() {
-        let legs = client.legs_to(server);
-        if legs.is_empty() {
-            continue;
-        }
-        if core.exclusive() {
-            idle::let_go(core, client.who(), Reason::Drain);
-        } else if legs.iter().filter(|leg| client.leave_if_unused(leg)).count() > 0 {
-            info!(tenant = %client.who().tenant, user = %client.who().user, %server, "left a drained CLI server");
-        }
     }
 }

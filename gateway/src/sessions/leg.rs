@@ -171,10 +171,11 @@ impl Leg {
     }
 
     /// Sends a request on, unless `limit` of them wait already. The reply goes to `origin` by way of the
-    /// relay. What was not sent is given back.
+    /// relay. What was not sent is given back; so is what is about a session that was put to rest meanwhile.
     pub(crate) fn forward(
         &self,
         request: &Request,
+        about: Option<&SessionId>,
         origin: Origin,
         then: Then,
         answer: &'static catalogue::Answer,
@@ -182,6 +183,9 @@ impl Leg {
     ) -> Result<Backlog, Box<Unsent>> {
         let id = {
             let mut pending = lock(&self.pending);
+            if about.is_some_and(|session| pending.rests(session)) {
+                return Err(Box::new(Unsent { why: None, origin, then }));
+            }
             if pending.len() >= limit {
                 let why = Some(Refusal::Overloaded(Limit::InFlight, RETRY_AFTER));
                 return Err(Box::new(Unsent { why, origin, then }));
@@ -261,6 +265,7 @@ impl Leg {
     /// Lets a session's events through. Returns whether they were not let through before.
     pub(crate) fn route(&self, route: Route) -> bool {
         let session = route.session.clone();
+        lock(&self.pending).wake(route.id());
         let before = lock(&self.routes).insert(route.id().clone(), route.clone());
         // What is open stays open.
         if let Some(before) = &before {
@@ -376,6 +381,37 @@ impl Leg {
             Some(Inheritance::Frames(frames)) => frames,
             _ => Vec::new(),
         }
+    }
+
+    /// Whether nothing waits for the server.
+    pub(crate) fn waits_for_nothing(&self) -> bool {
+        lock(&self.pending).len() == 0
+    }
+
+    /// Lets a session's events through no longer and gives back what it takes to attach it again; if no turn of it
+    /// runs and nothing waits for the server. A call about it that comes too late is not sent.
+    pub(crate) fn rest(&self, session: &Session) -> Option<Route> {
+        let mut pending = lock(&self.pending);
+        if pending.is_closed() || pending.len() > 0 {
+            return None;
+        }
+        let mut routes = lock(&self.routes);
+        if !routes.contains_key(&session.key.id) || !session.detach_if_idle() {
+            return None;
+        }
+        pending.rest(&session.key.id);
+        metrics::sessions_attached(-1);
+        routes.remove(&session.key.id)
+    }
+
+    /// Whether a session was put to rest here.
+    pub(crate) fn rests(&self, session: &Session) -> bool {
+        lock(&self.pending).rests(&session.key.id)
+    }
+
+    /// Ends it. Whoever reads from it tells its client.
+    pub(crate) fn give_up(&self) {
+        self.writer.give_up();
     }
 
     /// How many sessions the client has attached here.

@@ -2,6 +2,7 @@
 
 pub(crate) mod asked;
 pub(crate) mod client;
+pub(crate) mod draining;
 pub(crate) mod idle;
 pub(crate) mod kept;
 pub(crate) mod lease;
@@ -10,10 +11,13 @@ pub(crate) mod leg;
 pub(crate) mod listing;
 pub(crate) mod outlet;
 pub(crate) mod pending;
+pub(crate) mod placing;
 pub(crate) mod registry;
 pub(crate) mod relay;
 pub(crate) mod requests;
+pub(crate) mod resting;
 pub(crate) mod revival;
+pub(crate) mod room;
 pub(crate) mod scribe;
 pub(crate) mod turn;
 pub(crate) mod waiting;

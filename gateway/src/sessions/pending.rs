@@ -87,6 +87,14 @@ impl Then {
 }
 
 impl Then {
+    /// The session that was to be made.
+    pub(crate) fn unmade(&self) -> Option<&Session> {
+        match self {
+            Then::Attach(attach) if attach.claimed.is_some() => Some(&attach.session),
+            _ => None,
+        }
+    }
+
     /// The turn that was to begin.
     pub(crate) fn turn(&self) -> Option<TurnId> {
         match self {
@@ -191,6 +199,8 @@ pub(crate) struct Pending {
     open: Vec<(i64, Waiting)>,
     /// Once the leg is gone nothing more may wait on it.
     closed: bool,
+    /// Sessions that were detached here unseen: what is about them must not be sent before they are attached again.
+    resting: Vec<SessionId>,
 }
 
 impl Pending {
@@ -235,6 +245,21 @@ impl Pending {
         for (_, waiting) in &mut self.open {
             waiting.origin = Origin::Jetway(oneshot::channel().0);
         }
+    }
+
+    /// A session was detached unseen.
+    pub(crate) fn rest(&mut self, session: &SessionId) {
+        self.resting.push(session.clone());
+    }
+
+    /// It is to be attached again.
+    pub(crate) fn wake(&mut self, session: &SessionId) {
+        self.resting.retain(|id| id != session);
+    }
+
+    /// Whether it is detached unseen.
+    pub(crate) fn rests(&self, session: &SessionId) -> bool {
+        self.resting.contains(session)
     }
 
     /// Takes all that wait; later requests are given back.

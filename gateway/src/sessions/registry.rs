@@ -5,7 +5,7 @@
 use std::{
     collections::HashMap,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, LazyLock, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
@@ -19,7 +19,10 @@ use jetway_lockd::Fence;
 use jetway_pool::ServerId;
 use jetway_wire::event::Turn;
 
-use super::turn::{Ended, Leased, LegId, Outcome, TurnId, Turns};
+use super::{
+    room::{Live, Room},
+    turn::{Ended, Leased, LegId, Outcome, TurnId, Turns},
+};
 use crate::{
     admission::Permit,
     directory::{Entry, Key, Member, Place, Role},
@@ -35,11 +38,23 @@ const NEWS: Duration = Duration::from_secs(1);
 pub(crate) struct Session {
     pub(crate) key: Key,
     state: Mutex<State>,
+    /// Held while it is decided where the session is to be attached, until it is, and while it is detached
+    /// everywhere: so that it is on one CLI server at a time.
+    placing: Arc<tokio::sync::Mutex<()>>,
+    /// When it was last used, in milliseconds since the gateway's first look at a clock.
+    used: AtomicU64,
     /// A turn has begun and no delta of its answer was seen.
     silent: AtomicBool,
     /// Somebody takes part no more, or a connection left while a turn runs.
     left: AtomicBool,
     counters: Arc<Counters>,
+}
+
+/// What is counted from when somebody first asks what time it is.
+static EPOCH: LazyLock<Instant> = LazyLock::new(Instant::now);
+
+fn since_epoch() -> u64 {
+    EPOCH.elapsed().as_millis() as u64
 }
 
 #[derive(Debug)]
@@ -77,6 +92,8 @@ pub(crate) struct Glance {
     pub(crate) turns: Vec<(TurnId, Instant)>,
     /// When its last turn ended.
     pub(crate) last_turn: Option<Instant>,
+    /// When it was last used.
+    pub(crate) used: Instant,
 }
 
 #[derive(Debug, Default)]
@@ -85,6 +102,7 @@ struct Counters {
     running_turns: AtomicUsize,
     /// Somebody left a session.
     left: AtomicBool,
+    live: Arc<Live>,
 }
 
 /// Every session that is in use.
@@ -139,9 +157,15 @@ impl Registry {
                 last_turn: None,
                 permit: None,
             };
-            let (silent, left) = (AtomicBool::new(false), AtomicBool::new(false));
-            let counters = self.counters.clone();
-            Arc::new(Session { key: entry.key.clone(), state: Mutex::new(state), silent, left, counters })
+            Arc::new(Session {
+                key: entry.key.clone(),
+                state: Mutex::new(state),
+                placing: Arc::default(),
+                used: AtomicU64::new(since_epoch()),
+                silent: AtomicBool::new(false),
+                left: AtomicBool::new(false),
+                counters: self.counters.clone(),
+            })
         });
         let session = session.clone();
         session.learn(entry);
@@ -166,6 +190,13 @@ impl Registry {
         let mut tables = self.lock();
         tables.by_key.remove(key);
         tables.by_member.retain(|_, session| session.key != *key);
+    }
+
+    /// Lets go of a session that came to nothing, unless somebody has attached it meanwhile.
+    pub(crate) fn forget_unused(&self, key: &Key) {
+        if self.lock().by_key.get(key).is_some_and(|session| session.is_detached()) {
+            self.forget(key);
+        }
     }
 
     /// Lets go of what nobody has attached; the directory has it still.
@@ -195,6 +226,17 @@ impl Registry {
         sessions.into_iter().filter(|s| s.left.swap(false, Ordering::AcqRel)).collect()
     }
 
+    /// The sessions that are attached on that server; in no order.
+    pub(crate) fn on(&self, server: &ServerId) -> Vec<Arc<Session>> {
+        let sessions: Vec<_> = self.lock().by_key.values().cloned().collect();
+        sessions.into_iter().filter(|s| s.is_attached_on(server)).collect()
+    }
+
+    /// Room for one more session on that server, while fewer than `most` are there.
+    pub(crate) fn reserve(&self, server: &ServerId, most: usize) -> Option<Room> {
+        self.counters.live.reserve(server, most)
+    }
+
     /// How many turns have begun and not ended.
     pub(crate) fn running_turns(&self) -> usize {
         self.counters.running_turns.load(Ordering::Relaxed)
@@ -214,8 +256,13 @@ impl Session {
     /// A CLI server has attached it: there it lives, by the directory's `epoch`.
     pub(crate) fn moved(&self, place: Place, epoch: u64) {
         let mut state = self.lock();
-        state.server = ServerId::new(place.server.as_str());
+        let server = ServerId::new(place.server.as_str());
+        let from = std::mem::replace(&mut state.server, server);
         (state.place, state.epoch) = (place, epoch);
+        if state.attached > 0 {
+            self.counters.live.less(&from);
+            self.counters.live.more(&state.server);
+        }
     }
 
     /// Where the directory has it, and how often it was moved there.
@@ -322,20 +369,56 @@ impl Session {
         self.key.owner == *who
     }
 
-    fn is_detached(&self) -> bool {
+    pub(crate) fn is_detached(&self) -> bool {
         self.lock().attached == 0
+    }
+
+    fn is_attached_on(&self, server: &ServerId) -> bool {
+        let state = self.lock();
+        state.attached > 0 && state.server == *server
+    }
+
+    /// Everybody who takes part.
+    pub(crate) fn people(&self) -> Vec<Identity> {
+        let Identity { tenant, user } = &self.key.owner;
+        let members = self.lock().members.clone();
+        let users = std::iter::once(user).chain(members.iter().map(|m| &m.user));
+        users.map(|user| Identity { tenant: tenant.clone(), user: user.clone() }).collect()
+    }
+
+    /// See [`Session::placing`].
+    pub(crate) fn placing(&self) -> Arc<tokio::sync::Mutex<()>> {
+        self.placing.clone()
+    }
+
+    /// Somebody uses it.
+    pub(crate) fn touch(&self) {
+        self.used.store(since_epoch(), Ordering::Relaxed);
+    }
+
+    /// When it was last used; of two sessions the smaller one was longer ago.
+    pub(crate) fn used(&self) -> Instant {
+        *EPOCH + Duration::from_millis(self.used.load(Ordering::Relaxed))
     }
 
     /// One more connection to the CLI server is attached.
     pub(crate) fn attach(&self) {
-        self.lock().attached += 1;
+        let mut state = self.lock();
+        state.attached += 1;
+        if state.attached == 1 {
+            self.counters.live.more(&state.server);
+        }
     }
 
     /// One less is. When none is left the CLI stops the session, and its turns with it.
     pub(crate) fn detach(&self, why: Outcome) {
         let mut state = self.lock();
-        state.attached = state.attached.saturating_sub(1);
         if state.attached == 0 {
+            return;
+        }
+        state.attached -= 1;
+        if state.attached == 0 {
+            self.counters.live.less(&state.server);
             let ended = state.turns.end_all(why, Instant::now());
             self.report(&mut state, ended);
         } else if state.turns.leased().is_some() {
@@ -358,6 +441,19 @@ impl Session {
         let mut state = self.lock();
         let ended = state.turns.end_all(Outcome::Aborted, Instant::now());
         self.report(&mut state, ended);
+    }
+
+    /// One connection less is attached, unless a turn is running. Returns whether that is so.
+    pub(crate) fn detach_if_idle(&self) -> bool {
+        let mut state = self.lock();
+        if state.attached == 0 || !state.turns.is_idle() {
+            return false;
+        }
+        state.attached -= 1;
+        if state.attached == 0 {
+            self.counters.live.less(&state.server);
+        }
+        true
     }
 
     /// A prompt is on its way, and has room until its session has nothing more to do; `None` when nobody is
@@ -429,6 +525,7 @@ impl Session {
             attached: state.attached,
             turns: state.turns.running().collect(),
             last_turn: state.last_turn,
+            used: self.used(),
         }
     }
 

@@ -265,9 +265,12 @@ fn settle(leg: &Arc<Leg>, client: &Arc<Client>, lost: &Lost) {
         waiting = left;
         Some(routes)
     };
-    // Its state is in its user's home: a new process goes on with it.
-    let stays = client.core().exclusive() && !client.is_gone();
+    // Its state is in its user's home, or other servers have it too: a new process or one of those goes on with it.
+    let kept = client.core().exclusive() || leg.server().state().is_some();
+    let stays = kept && !client.is_gone();
     let routes = if stays { client.put_to_rest(close) } else { close() }.unwrap_or_default();
+    // What was not made yet, and may never be, is not to be brought back: its name may be another's then.
+    waiting.iter().filter_map(|w| w.then.unmade()).for_each(|session| client.awake(&session.key.id));
     client.leave(leg);
     if client.is_gone() {
         routes.iter().for_each(|r| r.session.detach(Outcome::Aborted));
@@ -288,7 +291,7 @@ fn settle(leg: &Arc<Leg>, client: &Arc<Client>, lost: &Lost) {
 /// `session.error`.
 pub(crate) fn ended(waiting: Vec<Waiting>, routes: &[Route]) -> Vec<u8> {
     let mut out = Vec::new();
-    for waiting in waiting {
+    for waiting in &waiting {
         if let Origin::Client(id) = &waiting.origin {
             let session = waiting.then.session().map(|s| s.key.id.clone());
             let turn = waiting.then.turn();
@@ -301,6 +304,8 @@ pub(crate) fn ended(waiting: Vec<Waiting>, routes: &[Route]) -> Vec<u8> {
         }
         route.session.detach(Outcome::Indeterminate);
     }
+    // Only now: what was claimed and not made is forgotten if nobody has it.
+    drop(waiting);
     out
 }
 

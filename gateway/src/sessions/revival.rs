@@ -12,7 +12,7 @@ use jetway_config::SessionId;
 use jetway_pool::ServerId;
 use jetway_wire::{Value, json};
 
-use super::{client::Client, idle, leg::Leg, registry::Session, requests::Requests, turn::Outcome};
+use super::{client::Client, idle, leg::Leg, placing, registry::Session, requests::Requests, turn::Outcome};
 use crate::{
     metrics,
     stack::{Limit, RETRY_AFTER, Refusal},
@@ -149,23 +149,25 @@ pub(crate) fn is_not_found(error: &[u8]) -> bool {
 /// Brings a dormant session back; does nothing for any other.
 pub(crate) async fn revive(client: &Arc<Client>, id: &SessionId) -> Result<(), Refusal> {
     // One at a time, so that two calls do not attach one session twice.
-    let _one = client.reviving().lock().await;
+    let one = client.reviving().lock().await;
     let Some(route) = client.dormant(id) else { return Ok(()) };
-    let since = Instant::now();
+    let (since, session) = (Instant::now(), route.session.clone());
     let back = attach_again(client, route).await;
+    // Two clients that wake each other must not wait for each other.
+    drop(one);
     metrics::resumed(if back.is_ok() { "resumed" } else { "failed" }, since.elapsed());
     let server = back?;
     info!(session = %id, backend = %server, took_ms = since.elapsed().as_millis() as u64, "session resumed");
-    idle::wake_others(client, id);
+    idle::wake_others(client, &session).await;
     Ok(())
 }
 
 async fn attach_again(client: &Arc<Client>, route: Route) -> Result<ServerId, Refusal> {
-    let leg = client.home().await?;
-    let id = route.id().clone();
+    let spot = placing::of(client, &route.session).await?;
+    let (leg, id) = (&spot.leg, route.id().clone());
     // Its events come before the reply; they are let through from now on.
     leg.route(route.clone());
-    if let Err(refusal) = route.attach_again(&leg).await {
+    if let Err(refusal) = route.attach_again(leg).await {
         leg.unroute(&id, Outcome::Aborted);
         return Err(refusal);
     }

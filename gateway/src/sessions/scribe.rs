@@ -13,6 +13,7 @@ use tokio::{
 };
 use tracing::warn;
 
+use super::client::Client;
 use crate::directory::{ChangeError, ClaimError, Directory, Key, MoveError, New, Place, Status, UnixMs};
 
 /// How often it is noted which sessions were used.
@@ -104,16 +105,15 @@ impl Scribe {
 }
 
 /// An id that was claimed for a session which its CLI server has not made yet. Dropped, it is given up.
-#[derive(Debug)]
 pub(crate) struct Claimed {
     key: Key,
-    scribe: Arc<Scribe>,
+    client: Arc<Client>,
     made: bool,
 }
 
 impl Claimed {
-    pub(crate) fn new(key: Key, scribe: Arc<Scribe>) -> Self {
-        Self { key, scribe, made: false }
+    pub(crate) fn new(key: Key, client: Arc<Client>) -> Self {
+        Self { key, client, made: false }
     }
 
     /// The CLI server has made the session.
@@ -124,8 +124,13 @@ impl Claimed {
 
 impl Drop for Claimed {
     fn drop(&mut self) {
-        let key = self.key.clone();
-        self.scribe.note(if self.made { Note::Made(key) } else { Note::NotMade(key) });
+        let (key, core) = (self.key.clone(), self.client.core());
+        if self.made {
+            return core.scribe.note(Note::Made(key));
+        }
+        // First: once the id is another's, nobody is to find it here as one's own.
+        core.registry.forget_unused(&key);
+        core.scribe.note(Note::NotMade(key));
     }
 }
 

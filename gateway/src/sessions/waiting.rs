@@ -145,6 +145,12 @@ impl Calls {
         self.lock().line(session)
     }
 
+    /// Whether one is about that session.
+    pub(super) fn is_about(&self, session: &Arc<Session>) -> bool {
+        let state = self.lock();
+        state.open.iter().filter_map(|call| call.session.as_ref()).any(|(s, _)| Arc::ptr_eq(s, session))
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.lock().open.is_empty()
     }

@@ -62,8 +62,8 @@ pub(super) async fn attach(call: &mut Call, leg: &Arc<Leg>) -> Result<Then, Refu
         call.request.rewrite("session.resume", &resumed);
     }
     let core = call.client.core();
-    // Kept for bringing it back, which is done where processes are users' own.
-    let params = call.request.params().filter(|_| core.exclusive()).map_or(&b"{}"[..], Value::text);
+    // Kept for bringing it back.
+    let params = call.request.params().map_or(&b"{}"[..], Value::text);
     call.client.awake(&id);
     core.scribe.used(&session.key);
     let routed = leg.route(Route::new(session.clone(), params));
@@ -90,7 +90,7 @@ async fn claim(
     })?;
     let known = claim.entry.confirmed;
     // From here on the claim is given up if anything fails.
-    let claimed = (!known).then(|| Claimed::new(key.clone(), core.scribe.clone()));
+    let claimed = (!known).then(|| Claimed::new(key.clone(), call.client.clone()));
     let mut entry = claim.entry;
     if claim.fresh {
         if let Some(name) = &wish.name {

@@ -22,7 +22,9 @@ use crate::{
         lease::{self, Lease},
         leg::Leg,
         pending::Then,
+        placing,
         registry::Session,
+        revival,
         turn::Leased,
     },
 };
@@ -49,7 +51,10 @@ impl Service<Call> for Place {
         }
         let session = match &call.target {
             Target::Home => None,
-            Target::Session(session) => Some(&**session),
+            Target::Session(session) => {
+                session.touch();
+                Some(&**session)
+            }
         };
         match call.client.standing_leg(session) {
             // The usual case waits for nothing.
@@ -85,20 +90,25 @@ async fn find_and_forward(mut call: Call) -> Result<Accepted, Refusal> {
         {
             return Ok(Accepted::Told(last));
         }
+        let attaches = matches!(call.method.scope, Scope::Create | Scope::Resume);
+        let mut spot = None;
         let leg = match &call.target {
+            Target::Home if attaches => spot.insert(placing::of_new(&call.client).await?).leg.clone(),
             Target::Home => call.client.home().await?,
-            Target::Session(session) => {
-                if matches!(call.method.scope, Scope::Create | Scope::Resume) {
-                    call.client.take_over(session);
-                }
-                call.client.leg_of(session).await?
+            Target::Session(session) if attaches => {
+                call.client.take_over(session);
+                revival::revive(&call.client, &session.key.id).await?;
+                spot.insert(placing::of(&call.client, session).await?).leg.clone()
             }
+            Target::Session(session) => call.client.leg_of(session).await?,
         };
-        let then = match call.method.scope {
-            Scope::Create | Scope::Resume => ahead::attach(&mut call, &leg).await?,
-            _ if call.method.name == "session.list" => ahead::list(&call).await?,
+        let then = match call.method.name {
+            _ if attaches => ahead::attach(&mut call, &leg).await?,
+            "session.list" => ahead::list(&call).await?,
             _ => Then::Nothing,
         };
+        // Its route stands.
+        drop(spot);
         match forward(call, &leg, then) {
             Ok(Backlog::None) => return Ok(Accepted::Forwarded),
             Ok(Backlog::Some) => return Ok(Accepted::Slowly(leg)),
@@ -117,12 +127,21 @@ enum NotSent {
 }
 
 fn forward(mut call: Call, leg: &Arc<Leg>, then: Then) -> Result<Backlog, NotSent> {
+    if let Target::Session(session) = &call.target
+        && leg.rests(session)
+    {
+        return Err(NotSent::Closed(Box::new(call)));
+    }
     let then = match then {
         Then::Nothing => prepare(&mut call, leg).map_err(NotSent::Refused)?,
         then => then,
     };
+    let about = match &call.target {
+        Target::Session(session) => Some(&session.key.id),
+        Target::Home => None,
+    };
     let limit = call.client.core().live().limits.max_in_flight;
-    leg.forward(&call.request, call.origin, then, &call.method.answer, limit).map_err(|unsent| {
+    leg.forward(&call.request, about, call.origin, then, &call.method.answer, limit).map_err(|unsent| {
         unsent.then.undo(leg, &call.client);
         match unsent.why {
             Some(refusal) => NotSent::Refused(refusal),

@@ -34,6 +34,8 @@ pub(crate) enum Limit {
     WaitingTurns,
     /// How long a turn may wait for room.
     TurnWait,
+    /// Sessions on one CLI server, all of them busy.
+    ActiveSessions,
     /// The session directory does not answer.
     Directory,
     /// The lock store does not answer.
@@ -54,6 +56,7 @@ impl Limit {
             Limit::BytesInFlight => "max_bytes_in_flight",
             Limit::WaitingTurns => "max_waiting_turns",
             Limit::TurnWait => "turn_wait",
+            Limit::ActiveSessions => "max_active_sessions",
             Limit::Directory => "directory",
             Limit::Locks => "locks",
             Limit::SessionsPerUser => "max_sessions_per_user",

@@ -33,11 +33,19 @@ fn room(more: &str) -> &'static str {
 
 /// A configuration for servers that run already. `more` is added before the first table.
 pub fn fleet(servers: &[SocketAddr], more: &str) -> String {
+    fleet_of(servers, "", more)
+}
+
+/// The same, with something said of each server.
+pub fn fleet_of(servers: &[SocketAddr], each: &str, more: &str) -> String {
     let health = "pool.health = { interval = \"1s\", timeout = \"1s\", cooldown = \"100ms\" }\n";
     let directory = if more.contains("directory") { String::new() } else { a_directory() };
-    let mut toml = format!("{LISTEN}{health}{directory}{}pool.mode = \"fleet\"\n{more}\n", room(more));
+    // Tests of crowds have few servers.
+    let places = if more.contains("pool.max_active") { "" } else { "pool.max_active_sessions = 100000\n" };
+    let room = room(more);
+    let mut toml = format!("{LISTEN}{health}{places}{directory}{room}pool.mode = \"fleet\"\n{more}\n");
     for server in servers {
-        toml.push_str(&format!("[[pool.fleet]]\naddress = \"{server}\"\n"));
+        toml.push_str(&format!("[[pool.fleet]]\naddress = \"{server}\"\n{each}"));
     }
     toml
 }
