@@ -135,7 +135,7 @@ pub(super) fn objects<'de, D: Deserializer<'de>, T: DeserializeOwned>(d: D) -> R
 /// A whole number, also if it is written as `60.0`: to JSON that is the same.
 pub(super) fn whole<'de, D: Deserializer<'de>>(d: D) -> Result<Option<u64>, D::Error> {
     let Some(number) = Option::<Number>::deserialize(d)? else { return Ok(None) };
-    let float = || number.as_f64().filter(|f| f.fract() == 0.0 && (0.0..1e15).contains(f)).map(|f| f as u64);
+    let float = || number.as_f64().filter(|f| f.fract() == 0.0 && (0.0..1e19).contains(f)).map(|f| f as u64);
     let whole = number.as_u64().or_else(float);
     whole.map(Some).ok_or_else(|| D::Error::custom(format!("expected a whole number, not {number}")))
 }

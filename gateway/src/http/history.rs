@@ -63,6 +63,7 @@ pub(super) async fn read(
 #[serde(deny_unknown_fields)]
 pub(super) struct Form {
     /// `md`, `json` or `html`; `md` unless it is said.
+    #[param(pattern = "^(md|json|html)$")]
     format: Option<String>,
 }
 
