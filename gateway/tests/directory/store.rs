@@ -16,7 +16,9 @@ impl Store {
 
     /// `None`, said aloud, without a Redis server on this machine.
     pub(crate) fn redis(test: &str) -> Option<Self> {
-        Some(Self::Redis(Box::new(Redis::start_for(test, &["--appendonly", "yes"])?)))
+        // With its default, on a busy disk, what it has acknowledged may stay unwritten for two seconds.
+        let file = ["--appendonly", "yes", "--appendfsync", "always"];
+        Some(Self::Redis(Box::new(Redis::start_for(test, &file)?)))
     }
 
     pub(crate) fn toml(&self) -> String {
