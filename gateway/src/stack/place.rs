@@ -222,6 +222,10 @@ fn begin_turn(call: &mut Call, session: Arc<Session>, leg: &Leg) -> Result<Then,
     let core = call.client.core();
     core.scribe.used(&session.key);
     let Some(turn) = call.lease.take() else {
+        if session.is_shared() && !session.is_running() {
+            // The turn that it was to join has ended, or its lease went with a leg that was closed under it.
+            return Err(Refusal::busy(None));
+        }
         return Ok(session
             .begin_turn(None, call.permit.as_ref())
             .map_or(Then::Nothing, |turn| Then::Turn { session, turn }));
