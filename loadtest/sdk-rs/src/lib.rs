@@ -59,8 +59,8 @@ pub struct Scene {
 }
 
 impl Scene {
-    /// Whether this is Jetway, which keeps users apart; a CLI of one's own does not.
-    pub fn keeps_users_apart(&self) -> bool {
+    /// Whether this is Jetway, which keeps users apart and turns alive; a CLI of one's own does neither.
+    pub fn is_jetway(&self) -> bool {
         self.target.name == "jetway"
     }
 
