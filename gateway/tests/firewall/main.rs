@@ -7,6 +7,7 @@ mod common;
 mod events;
 mod foreign;
 mod host;
+mod machines;
 mod members;
 mod persisted;
 mod providers;
