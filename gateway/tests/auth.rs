@@ -209,6 +209,9 @@ async fn check_31_tokens_are_not_told_on() {
             let byok = json!({ "sessionId": format!("b-{n}"), "model": "stub", "provider": provider });
             // Whether such a machine may be named or not.
             let _ = client.call("session.create", byok).await;
+            let github =
+                json!({ "sessionId": format!("g-{n}"), "model": "stub", "gitHubToken": "canary-github" });
+            client.call("session.create", github).await.unwrap();
             client.create(&format!("s-{n}")).await;
             client.turn(&format!("s-{n}"), "canary-prompt").await;
             client.call("nope", json!({ "token": token })).await.unwrap_err();
@@ -269,5 +272,12 @@ async fn check_31_tokens_are_not_told_on() {
     );
     assert!(connects.len() >= 3 && connects.iter().all(|c| c["token"] == CLI_TOKEN), "{connects:?}");
     assert_eq!(found, []);
+    let told_github: Vec<_> =
+        stub.received().into_iter().filter(|r| r.params.contains("canary-github")).collect();
+    assert_eq!(told_github.len(), 3, "a GitHub token goes to the CLI once");
+    assert!(
+        told_github.iter().all(|r| r.method == "session.create" && r.params.contains("\"g-")),
+        "with its session"
+    );
     assert!(places[0].1.contains("\"tenant\":\"acme\""), "who it was is logged");
 }
