@@ -15,7 +15,7 @@ define step
   printf '=== %s: %s, %s s\n' '$(1)' "$$how" $$(($$(date +%s) - begun)); exit $$status
 endef
 
-.PHONY: help demo test check sdk sdk-ts sdk-py sdk-rs sdk-full http seeds both-faces schemathesis users users-slice bench-density binaries bench bench-locks overload fuzz chaos fmt
+.PHONY: help demo test check sdk sdk-ts sdk-py sdk-rs sdk-full http seeds both-faces schemathesis users users-slice bench-density kills kills-slice binaries bench bench-locks overload fuzz chaos fmt
 
 help:                ## What there is
 	@sed -n 's/^\([a-z-]*\):[^#]*## /  make \1	/p' $(MAKEFILE_LIST) | expand -t 20
@@ -29,7 +29,7 @@ test:                ## Everything that must hold: format, lints, docs, tests, S
 	$(call step,what the tests need,deploy/setup test)
 	$(MAKE) check
 	$(call step,unit and integration tests,cargo test --workspace)
-	$(MAKE) sdk http users-slice
+	$(MAKE) sdk http users-slice kills-slice
 
 check:               ## Format, lints, docs
 	$(call step,format,cargo fmt --all --check)
@@ -78,6 +78,14 @@ bench-density:       ## 2,000 users, a process of their own for every turn, insi
 
 users-slice: binaries
 	$(call step,20 users at once,node loadtest/scale/users.mjs --users 20 --profile debug)
+
+kills:               ## kill -9 of one CLI process in ten every second under 200 users: no turn lost (ARGS="--users N --seconds N")
+	deploy/setup demo
+	cargo build --release --bin jetway --bin scripted-model
+	node loadtest/scale/kills.mjs $(ARGS)
+
+kills-slice: binaries
+	$(call step,CLI processes are killed under 12 users,node loadtest/scale/kills.mjs --users 12 --seconds 8 --over 4 --profile debug)
 
 binaries:
 	@deploy/setup test

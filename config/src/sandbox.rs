@@ -9,6 +9,8 @@ choice! {
         Auto = "auto",
         /// Bubblewrap; where it does not work, nothing is started.
         Bwrap = "bwrap",
+        /// Landlock; where the kernel has too little of it, nothing is started.
+        Landlock = "landlock",
         /// Nothing.
         None = "none",
     }
@@ -19,6 +21,8 @@ choice! {
     Level {
         /// Nothing: they share all that Jetway's own user has.
         None = "none",
+        /// Landlock: rules for what they share with others.
+        Landlock = "landlock",
         /// Bubblewrap: files, processes, network and the rest of their own.
         Bwrap = "bwrap",
     }
@@ -30,6 +34,7 @@ impl Sandbox {
         match self {
             Self::Auto => None,
             Self::Bwrap => Some(Level::Bwrap),
+            Self::Landlock => Some(Level::Landlock),
             Self::None => Some(Level::None),
         }
     }

@@ -2,7 +2,7 @@
 
 mod cli;
 
-use std::process::ExitCode;
+use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 
@@ -12,7 +12,7 @@ use cli::{
     serve,
 };
 use jetway_config::TenantId;
-use jetway_pool::sandbox::{self, Own};
+use jetway_pool::sandbox::{self, Own, Reach};
 
 /// A headless, multi-tenant gateway and load balancer for GitHub Copilot CLI servers.
 ///
@@ -44,13 +44,23 @@ enum Command {
     /// What Jetway runs inside a sandbox, before the CLI.
     #[command(name = sandbox::INIT_COMMAND, hide = true)]
     SandboxInit {
-        /// Processes that there may be.
-        processes: u64,
-        /// Bytes that a file may have.
-        file: u64,
-        /// The CLI and its arguments.
-        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-        command: Vec<std::ffi::OsString>,
+        #[command(flatten)]
+        walled: Walled,
+    },
+    /// What Jetway runs where there are no sandboxes: it becomes the CLI, held to rules.
+    #[command(name = sandbox::RESTRICT_COMMAND, hide = true)]
+    SandboxRestrict {
+        /// The user's own directory.
+        #[arg(long)]
+        home: PathBuf,
+        /// What else may be read and run.
+        #[arg(long)]
+        read: Vec<PathBuf>,
+        /// What else may be written.
+        #[arg(long)]
+        write: Vec<PathBuf>,
+        #[command(flatten)]
+        walled: Walled,
     },
     /// API keys.
     Key {
@@ -87,6 +97,24 @@ enum Command {
     },
 }
 
+/// What is to be started with walls around it.
+#[derive(Debug, clap::Args)]
+struct Walled {
+    /// Processes that there may be.
+    processes: u64,
+    /// Bytes that a file may have.
+    file: u64,
+    /// The CLI and its arguments.
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    command: Vec<OsString>,
+}
+
+impl Walled {
+    fn own(&self) -> Own {
+        Own { processes: self.processes, file: self.file }
+    }
+}
+
 #[derive(Debug, Subcommand)]
 enum KeyCommand {
     /// Print a new API key once, and the [[auth.keys]] entry (its hash only) for the configuration file.
@@ -105,7 +133,10 @@ fn main() -> ExitCode {
     match command.unwrap_or(Command::Serve) {
         Command::Serve => serve::serve(file),
         Command::Check { json } => check::check(file, json),
-        Command::SandboxInit { processes, file, command } => sandbox::init(Own { processes, file }, command),
+        Command::SandboxInit { walled } => sandbox::init(walled.own(), walled.command),
+        Command::SandboxRestrict { home, read, write, walled } => {
+            sandbox::restrict(walled.own(), &Reach { home, read, write }, walled.command)
+        }
         Command::Key { command: KeyCommand::New { tenant, json } } => key::new_key(tenant, json),
         Command::Status { operator, limit } => operate::status(&file, &operator, limit),
         Command::Drain { backend, operator, wait, timeout } => {

@@ -32,15 +32,17 @@ try() { what=$1; shift; if "$@" >/dev/null 2>&1; then echo "open $what"; else ec
 tcp() { timeout 5 bash -c "exec 3<>/dev/tcp/127.0.0.1/$1"; }
 # The way out must not lead to it either.
 proxied() {
-  timeout 5 bash -c "exec 3<>/dev/tcp/127.0.0.1/3128 || exit; printf 'CONNECT 127.0.0.1:$1 HTTP/1.1\r\n\r\n' >&3; read -r line <&3; [[ \$line == *' 200 '* ]]"
+  timeout 5 bash -c "exec 3<>/dev/tcp/127.0.0.1/${HTTP_PROXY##*:} || exit; printf 'CONNECT 127.0.0.1:$1 HTTP/1.1\r\n\r\n' >&3; read -r line <&3; [[ \$line == *' 200 '* ]]"
 }
+listed() { ls "$STATE/local" | grep -q bob; }
 environ() { cat /proc/*/environ | tr '\0' '\n' | grep -q "^COPILOT_HOME=$1"; }
 try file cat "$BOB/workspace/secret"
 try home ls "$BOB"
-try others test "$(ls "$STATE/local")" != ada
+try others listed
 try gateway cat "$CONFIG"
-try shadow test -s /etc/shadow
+try shadow cat /etc/shadow
 try process environ "$BOB"
+try signal kill -0 "$BOB_PID"
 for port in $PORTS; do try "port $port" tcp "$port"; try "way $port" proxied "$port"; done
 "#;
 
@@ -89,14 +91,31 @@ fn bubblewrap(test: &str) -> bool {
     works
 }
 
+/// Whether the kernel has the rules that Jetway asks it for.
+fn landlock(test: &str) -> bool {
+    // The version is what this call returns when it is asked for nothing else.
+    const VERSION: &str = "import ctypes; print(ctypes.CDLL(None).syscall(444, None, 0, 1))";
+    let ran = Command::new("/usr/bin/python3").args(["-c", VERSION]).output();
+    let version = ran.map_or(0, |ran| String::from_utf8_lossy(&ran.stdout).trim().parse().unwrap_or(0));
+    if version < 6 {
+        eprintln!("SKIPPED {test}: Landlock here is of version {version}, 6 is needed (Linux 6.12)");
+    }
+    version >= 6
+}
+
 async fn scene(test: &str, more: &str) -> Option<Scene> {
-    let runtime = runtime(test).filter(|_| bubblewrap(test))?;
+    scene_of(test, "bwrap", more).await
+}
+
+async fn scene_of(test: &str, level: &str, more: &str) -> Option<Scene> {
+    let has = if level == "bwrap" { bubblewrap(test) } else { landlock(test) };
+    let runtime = runtime(test).filter(|_| has)?;
     let traps = vec![Caught::lay(), Caught::lay()];
     let dir = tempfile::tempdir().unwrap();
     let toml = format!(
         "listen = {{ sdk = \"127.0.0.1:0\", http = \"off\", admin = \"127.0.0.1:0\" }}\n\
          redis.url = \"redis://{}\"\n\
-         [pool.process]\ncommand = [{:?}]\nstate_dir = {:?}\nsandbox_min = \"bwrap\"\nstart_timeout = \"60s\"\n{more}\n",
+         [pool.process]\ncommand = [{:?}]\nstate_dir = {:?}\nsandbox = \"{level}\"\nstart_timeout = \"60s\"\n{more}\n",
         traps[0].address,
         runtime.display().to_string(),
         dir.path().join("state").display().to_string(),
@@ -155,18 +174,28 @@ fn outside(script: &str) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_shell_reaches_nothing_of_others() {
-    let Some(scene) = scene("a_shell_reaches_nothing_of_others", "").await else { return };
+async fn check_30_a_shell_in_bwrap_reaches_nothing_of_others() {
+    reaches_nothing_of_others("check_30_a_shell_in_bwrap_reaches_nothing_of_others", "bwrap").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn check_30_a_shell_under_landlock_reaches_nothing_of_others() {
+    reaches_nothing_of_others("check_30_a_shell_under_landlock_reaches_nothing_of_others", "landlock").await;
+}
+
+async fn reaches_nothing_of_others(test: &str, level: &str) {
+    let Some(scene) = scene_of(test, level, "").await else { return };
     let mut ada = scene.session("ada").await;
-    let _bob = scene.session("bob").await;
+    let mut bob = scene.session("bob").await;
     assert_eq!(ada.turn("chat", "hello").await, "You said: hello");
-    let bob = scene.home("bob");
-    std::fs::write(bob.join("workspace/secret"), "bob's").unwrap();
+    let home = scene.home("bob");
+    std::fs::write(home.join("workspace/secret"), "bob's").unwrap();
     let ports = [scene.gateway.sdk, scene.gateway.admin, scene.traps[0].address, scene.traps[1].address];
     let ports: Vec<_> = ports.iter().map(|address| address.port().to_string()).collect();
     let script = format!(
-        "BOB={} STATE={} CONFIG={} PORTS='{}'\n{TRY}",
-        bob.display(),
+        "BOB={} BOB_PID={} STATE={} CONFIG={} PORTS='{}'\n{TRY}",
+        home.display(),
+        bearing(&format!("COPILOT_HOME={}", home.display()))[0],
         scene.state().display(),
         scene.gateway.dir.path().join("jetway.toml").display(),
         ports.join(" ")
@@ -174,14 +203,15 @@ async fn a_shell_reaches_nothing_of_others() {
 
     // All of it is there to be had: the same script finds it, where there are no walls.
     let without = outside(&script);
-    for line in ["file", "home", "others", "gateway", "process"] {
+    for line in ["file", "home", "others", "gateway", "process", "signal"] {
         assert!(without.contains(&format!("open {line}\n")), "{without}");
     }
     assert!(ports.iter().all(|port| without.contains(&format!("open port {port}\n"))), "{without}");
     wait("the traps have counted that", || scene.traps.iter().all(|trap| trap.count() == 1)).await;
 
     let within = scene.shell(&mut ada, "ada", &script).await;
-    assert_eq!(within.lines().count(), 6 + 2 * ports.len(), "{within}");
+    assert_eq!(within.lines().count(), 7 + 2 * ports.len(), "{within}");
+    println!("CHECK 30, {level}: of {} attempts {} succeeded", within.lines().count(), within.matches("open ").count());
     assert!(within.lines().all(|line| line.starts_with("shut ")), "{within}");
     assert!(scene.traps.iter().all(|trap| trap.count() == 1));
 
@@ -191,6 +221,70 @@ async fn a_shell_reaches_nothing_of_others() {
     let open = scene.shell(&mut ada, "ada", &format!("{TRY}\ntry model proxied {port}")).await;
     assert!(open.ends_with("open model\n"), "{open}");
     assert!(scene.gateway.metric("jetway_egress_total{outcome=\"own\"}").await >= 2.0);
+    assert_eq!(scene.gateway.metric(&format!("jetway_sandbox{{level=\"{level}\"}}")).await, 1.0);
+    assert_eq!(bob.turn("chat", "still here").await, "You said: still here");
+}
+
+/// Ways past Landlock's own rules, which have no bubblewrap's namespaces behind them.
+#[tokio::test(flavor = "multi_thread")]
+async fn there_is_no_way_past_landlock() {
+    let Some(scene) = scene_of("there_is_no_way_past_landlock", "landlock", "").await else { return };
+    let mut ada = scene.session("ada").await;
+    let _bob = scene.session("bob").await;
+    let dir = scene.gateway.dir.path();
+    let named = std::os::unix::net::UnixListener::bind(dir.join("named")).unwrap();
+    let script = format!(
+        r#"/usr/bin/python3 - <<'END'
+import ctypes, os, resource, signal, socket
+LIBC = ctypes.CDLL(None, use_errno=True)
+BOB, TRAP, NAMED, HOME = {bob}, {trap}, "{named}", os.environ["HOME"]
+def call(number, *arguments):
+    if LIBC.syscall(number, *arguments) < 0: raise OSError(ctypes.get_errno(), "refused")
+def attempt(what, action):
+    try: action(); print("open", what)
+    except OSError: print("shut", what)
+def connect(family, kind, protocol, address):
+    socket.socket(family, kind, protocol).connect(address)
+attempt("mptcp", lambda: connect(socket.AF_INET, socket.SOCK_STREAM, 262, ("127.0.0.1", TRAP)))
+attempt("tcp6", lambda: connect(socket.AF_INET6, socket.SOCK_STREAM, 0, ("::ffff:127.0.0.1", TRAP)))
+attempt("udp", lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b"x", ("127.0.0.1", TRAP)))
+attempt("named", lambda: connect(socket.AF_UNIX, socket.SOCK_STREAM, 0, NAMED))
+attempt("pair", lambda: socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM))
+attempt("raw", lambda: socket.socket(socket.AF_INET, socket.SOCK_RAW, 1))
+attempt("ring", lambda: call(425, 8, ctypes.create_string_buffer(120)))
+attempt("memory", lambda: call(29, 4242, 4096, 0o1600))
+attempt("keyring", lambda: call(250, 0, -4, 1))
+attempt("kill", lambda: os.kill(BOB, signal.SIGKILL))
+attempt("limits", lambda: resource.prlimit(BOB, resource.RLIMIT_CPU, (1, 1)))
+attempt("nice", lambda: os.setpriority(os.PRIO_PROCESS, BOB, 19))
+attempt("x32", lambda: call(41 | 0x40000000, 1, 1, 0))
+attempt("port", lambda: socket.socket().bind(("127.0.0.1", 54321)))
+attempt("device", lambda: os.mknod(HOME + "/device", 0o20666, os.makedev(1, 1)))
+attempt("owner", lambda: os.chown(HOME, 4242, 4242))
+attempt("tmp", lambda: open("/tmp/x", "w"))
+attempt("usr", lambda: open("/usr/x", "w"))
+attempt("program", lambda: open("{jetway}", "a"))
+attempt("kernel", lambda: open("/proc/sys/kernel/core_pattern", "r+"))
+attempt("proc", lambda: os.listdir("/proc"))
+attempt("terminals", lambda: os.listdir("/dev/pts"))
+attempt("home", lambda: open(HOME + "/x", "w"))
+attempt("temporary", lambda: open(os.environ["TMPDIR"] + "/x", "w"))
+attempt("listen", lambda: socket.socket().bind(("127.0.0.1", 0)))
+attempt("child", lambda: os.kill(os.posix_spawn("/bin/sleep", ["sleep", "100"], {{}}), signal.SIGKILL))
+END
+"#,
+        bob = bearing(&format!("COPILOT_HOME={}", scene.home("bob").display()))[0],
+        trap = scene.traps[1].address.port(),
+        named = dir.canonicalize().unwrap().join("named").display(),
+        jetway = env!("CARGO_BIN_EXE_jetway"),
+    );
+    let said = scene.shell(&mut ada, "ada", &script).await;
+    let open: Vec<_> = said.lines().filter_map(|line| line.strip_prefix("open ")).collect();
+    assert_eq!(open, ["home", "temporary", "listen", "child"], "{said}");
+    assert_eq!(said.lines().filter(|line| line.starts_with("shut ")).count(), 22, "{said}");
+    assert_eq!(scene.traps[1].count(), 0);
+    named.set_nonblocking(true).unwrap();
+    assert!(named.accept().is_err());
 }
 
 #[tokio::test(flavor = "multi_thread")]

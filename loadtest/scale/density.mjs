@@ -7,7 +7,7 @@
 // On a machine with less memory it takes fewer users and a smaller budget, and says so.
 
 import assert from "node:assert/strict";
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -16,7 +16,7 @@ import { parseArgs } from "node:util";
 import { CopilotClient, RuntimeConnection, approveAll } from "@github/copilot-sdk";
 
 import { Interrupted, launch, runtimes, withPrograms } from "../demo/launch.mjs";
-import { cpu, kilobytes, pss, quantile, sum } from "./measure.mjs";
+import { cpu, kilobytes, owner, pss, quantile, sum } from "./measure.mjs";
 
 const TURN_MS = 180_000;
 /** What clients, model and system need beside the CLI processes. */
@@ -70,16 +70,6 @@ class Processes {
     this.pids();
     return new Set(this.#user.values());
   }
-}
-
-function owner(pid) {
-  for (const file of ["environ", "cmdline"]) {
-    try {
-      const found = readFileSync(`/proc/${pid}/${file}`, "utf8").match(/\buser-\d+\b/);
-      if (found) return found[0];
-    } catch {} // It ended.
-  }
-  return undefined;
 }
 
 class User {

@@ -21,6 +21,17 @@ export function cpu(pid) {
   }
 }
 
+/** The `user-N` whose CLI process this is, by the home that stands in its environment; `undefined` when it has gone. */
+export function owner(pid) {
+  for (const file of ["environ", "cmdline"]) {
+    try {
+      const found = readFileSync(`/proc/${pid}/${file}`, "utf8").match(/\buser-\d+\b/);
+      if (found) return found[0];
+    } catch {} // It ended.
+  }
+  return undefined;
+}
+
 /** Megabytes of memory, what is shared counted in proportion. */
 export const pss = (pid) => kilobytes(`/proc/${pid}/smaps_rollup`, "Pss") / 1024;
 

@@ -132,8 +132,10 @@ impl Launcher {
                 return Err(LaunchError::Timeout { phase: Phase::Announcement });
             }
         };
-        let way = match &inside {
-            Some(inside) => Way::Inside { door: inside.door.clone(), port },
+        let door = inside.as_ref().and_then(|inside| inside.door.clone());
+        let has_door = door.is_some();
+        let way = match door {
+            Some(door) => Way::Inside { door, port },
             None => Way::Tcp { host: LOOPBACK.into(), port },
         };
         let prove = async {
@@ -148,7 +150,7 @@ impl Launcher {
         };
         let (proved, spare) = proved.map_err(|_| LaunchError::Timeout { phase: Phase::Probe })??;
         let started = group.child.id();
-        let pid = if inside.is_some() { started.and_then(sandbox::innermost) } else { started };
+        let pid = if has_door { started.and_then(sandbox::innermost) } else { started };
         Ok(Process {
             group,
             output,
@@ -215,9 +217,9 @@ impl Process {
 
     /// Asks it to end, insists after a while or at once when `hurry` completes, and reaps it.
     pub(crate) async fn stop(&mut self, hurry: impl Future<Output = ()>) -> String {
-        match &self.inside {
+        match self.inside.as_ref().and_then(|inside| inside.door.as_ref()) {
             // The signal would end the walls first, and all inside with them.
-            Some(inside) => inside.door.end(),
+            Some(door) => door.end(),
             None => self.group.signal(Signal::SIGTERM),
         }
         tokio::select! {

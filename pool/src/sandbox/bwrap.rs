@@ -20,11 +20,11 @@ const INIT: &str = "/jetway";
 const UID: &str = "1000";
 
 /// Where a merged `/usr` has links, and others directories.
-const SYSTEM: [&str; 6] = ["/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32"];
+pub(super) const SYSTEM: [&str; 6] = ["/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32"];
 
 /// Of `/etc` only what programs need to run and what is nobody's secret: these processes may have the rights of its
 /// owner.
-const ETC: [&str; 14] = [
+pub(super) const ETC: [&str; 14] = [
     "/etc/alternatives",
     "/etc/ca-certificates",
     "/etc/gitconfig",

@@ -46,11 +46,14 @@ pub struct Own {
 pub fn init(own: Own, command: impl IntoIterator<Item = OsString>) -> ExitCode {
     match run(own, command) {
         Ok(code) => code.into(),
-        Err(error) => {
-            eprintln!("the sandbox cannot be had: {error}");
-            EX_UNAVAILABLE.into()
-        }
+        Err(error) => unavailable(&error),
     }
+}
+
+/// Says why there is no sandbox, and how the program ends then.
+pub(super) fn unavailable(error: &io::Error) -> ExitCode {
+    eprintln!("the sandbox cannot be had: {error}");
+    EX_UNAVAILABLE.into()
 }
 
 fn run(own: Own, command: impl IntoIterator<Item = OsString>) -> io::Result<u8> {
@@ -62,10 +65,7 @@ fn run(own: Own, command: impl IntoIterator<Item = OsString>) -> io::Result<u8> 
     drop(exit);
     let mut command = command.into_iter();
     let Some(program) = command.next() else { return Ok(0) };
-    lower(Resource::RLIMIT_FSIZE, own.file)?;
-    lower(Resource::RLIMIT_NPROC, own.processes)?;
-    // A dump would put what a CLI knows, secrets included, into a file.
-    lower(Resource::RLIMIT_CORE, 0)?;
+    lower_all(own)?;
     let cli = Command::new(program).args(command).stdin(Stdio::null()).spawn()?;
     let cli = Pid::from_raw(cli.id().try_into().map_err(io::Error::other)?);
     std::thread::Builder::new().spawn(move || answer(&line, cli))?;
@@ -78,6 +78,14 @@ fn run(own: Own, command: impl IntoIterator<Item = OsString>) -> io::Result<u8> 
             Err(error) => return Err(error.into()),
         }
     }
+}
+
+/// Takes the limits upon this process and what it starts.
+pub(super) fn lower_all(own: Own) -> nix::Result<()> {
+    lower(Resource::RLIMIT_FSIZE, own.file)?;
+    lower(Resource::RLIMIT_NPROC, own.processes)?;
+    // A dump would put what a CLI knows, secrets included, into a file.
+    lower(Resource::RLIMIT_CORE, 0)
 }
 
 fn lower(resource: Resource, to: u64) -> nix::Result<()> {

@@ -2,13 +2,16 @@
 //!
 //! * `bwrap`: what there is in a sandbox. `init`: its first process, which is Jetway's own program.
 //! * `door`, `fds`: the line between the two, and the sockets that cross it.
+//! * `landlock`, `syscalls`: rules for processes that have no sandbox of their own.
 //! * `outside`: what they have of the world.
 
 mod bwrap;
 mod door;
 mod fds;
 mod init;
+mod landlock;
 mod outside;
+mod syscalls;
 
 use std::{
     ffi::OsStr,
@@ -24,21 +27,25 @@ use jetway_config::{Identity, pool::Process as Settings, sandbox::Level};
 use tokio::{process::Command, task::AbortHandle, time::timeout};
 use tracing::{info, warn};
 
-use self::bwrap::Bwrap;
 pub(crate) use self::door::Door;
+use self::{bwrap::Bwrap, landlock::Landlock};
 pub use self::{
     init::{Own, init},
+    landlock::{Reach, restrict},
     outside::{Outside, Serving},
 };
 use crate::{
     command::{self, Cli},
     error::StartError,
     spawner::Spawner,
-    state_dir::Home,
+    state_dir::{self, Home},
 };
 
 /// The hidden command of Jetway's own program under which it is the first process of a sandbox.
 pub const INIT_COMMAND: &str = "sandbox-init";
+
+/// And under which it becomes the CLI, held to rules.
+pub const RESTRICT_COMMAND: &str = "sandbox-restrict";
 
 /// Where the way out is asked for inside.
 const EXIT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 3128);
@@ -57,12 +64,14 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// What users' processes are walled in with.
 pub(crate) enum Walls {
     None,
+    Landlock { landlock: Landlock, outside: Arc<dyn Outside> },
     Bwrap { bwrap: Bwrap, outside: Arc<dyn Outside> },
 }
 
 /// What keeps a sandbox in touch with the world, for as long as this lives.
 pub(crate) struct Inside {
-    pub(crate) door: Arc<Door>,
+    /// Where it has a network of its own.
+    pub(crate) door: Option<Arc<Door>>,
     exit: AbortHandle,
 }
 
@@ -85,29 +94,45 @@ impl Walls {
         outside: Arc<dyn Outside>,
     ) -> Result<Self, StartError> {
         let wanted = settings.sandbox.level();
-        if wanted == Some(Level::None) {
-            return Ok(Self::None);
-        }
-        let why = match bubblewrap(settings, cli, spawner).await {
-            Ok(bwrap) => {
-                info!(sandbox = Level::Bwrap.as_str(), "users' CLI processes are walled in");
-                return Ok(Self::Bwrap { bwrap, outside });
+        let may = |level| wanted.is_none_or(|wanted| wanted == level);
+        let mut why = Vec::new();
+        if may(Level::Bwrap) {
+            match bubblewrap(settings, cli, spawner).await {
+                Ok(bwrap) => return Ok(Self::Bwrap { bwrap, outside }.told(&why)),
+                Err(not) => why.push(not),
             }
-            Err(why) => why,
-        };
-        if wanted.is_some() || settings.sandbox_min > Level::None {
-            return Err(StartError::Sandbox { why });
         }
-        warn!(
-            sandbox = Level::None.as_str(),
-            why, "users' CLI processes run without walls: one can read another's files"
-        );
-        Ok(Self::None)
+        if may(Level::Landlock) && settings.sandbox_min <= Level::Landlock {
+            match rules(settings, cli, spawner).await {
+                Ok(landlock) => return Ok(Self::Landlock { landlock, outside }.told(&why)),
+                Err(not) => why.push(not),
+            }
+        }
+        if !may(Level::None) || settings.sandbox_min > Level::None {
+            return Err(StartError::Sandbox { why: why.join("; ") });
+        }
+        Ok(Self::None.told(&why))
+    }
+
+    /// Says in the log what they are, and why they are not more.
+    fn told(self, why: &[String]) -> Self {
+        let (sandbox, why) = (self.level().as_str(), why.join("; "));
+        match &self {
+            // As it was asked for.
+            Self::None if why.is_empty() => {}
+            Self::None => {
+                warn!(sandbox, why, "users' CLI processes run without walls: one can read another's files");
+            }
+            Self::Landlock { .. } => info!(sandbox, why, "users' CLI processes are held to rules"),
+            Self::Bwrap { .. } => info!(sandbox, "users' CLI processes are walled in"),
+        }
+        self
     }
 
     pub(crate) fn level(&self) -> Level {
         match self {
             Self::None => Level::None,
+            Self::Landlock { .. } => Level::Landlock,
             Self::Bwrap { .. } => Level::Bwrap,
         }
     }
@@ -120,16 +145,27 @@ impl Walls {
         home: &Home,
     ) -> io::Result<(Command, Option<Door>)> {
         let variables = cli.environment.iter().map(|(name, value)| (name, value));
-        let Self::Bwrap { bwrap, outside } = self else {
-            let mut command = Command::new(&cli.program);
-            command.current_dir(&home.workspace).stdin(Stdio::null()).env_clear().envs(variables);
-            return Ok((command, None));
+        // Links on the way to it may lie outside.
+        let program = || cli.program.canonicalize();
+        let (mut command, outside) = match self {
+            Self::None => {
+                let mut command = Command::new(&cli.program);
+                command.current_dir(&home.workspace).stdin(Stdio::null()).env_clear().envs(variables);
+                return Ok((command, None));
+            }
+            Self::Landlock { landlock, outside } => {
+                let mut command = Command::new(&landlock.program);
+                command.args(landlock.arguments(home, &outside.directories(who))).arg(program()?);
+                command.current_dir(&home.workspace);
+                (command, outside)
+            }
+            Self::Bwrap { bwrap, outside } => {
+                let mut command = Command::new(&bwrap.program);
+                command.args(bwrap.arguments(home, &outside.directories(who))).arg(program()?);
+                (command, outside)
+            }
         };
         let (door, theirs) = Door::new()?;
-        let mut command = Command::new(&bwrap.program);
-        // Links on the way to it may lie outside.
-        let program = cli.program.canonicalize()?;
-        command.args(bwrap.arguments(home, &outside.directories(who))).arg(program);
         command.stdin(theirs).env_clear().envs(variables);
         command.envs(PROXY.map(|name| (name, format!("http://{EXIT}"))));
         command.envs(NO_PROXY.map(|name| (name, outside.no_proxy())));
@@ -138,10 +174,14 @@ impl Walls {
 
     /// Opens the way out of a sandbox whose processes are `who`'s. Without a limit in time: wrap it in one.
     pub(crate) async fn open(&self, door: Door, who: &Identity) -> io::Result<Option<Inside>> {
-        let Self::Bwrap { outside, .. } = self else { return Ok(None) };
+        let (outside, own_network) = match self {
+            Self::None => return Ok(None),
+            Self::Landlock { outside, .. } => (outside, false),
+            Self::Bwrap { outside, .. } => (outside, true),
+        };
         let listener = door.exit().await?;
         let exit = tokio::spawn(outside.clone().serve(who.clone(), listener)).abort_handle();
-        Ok(Some(Inside { door: Arc::new(door), exit }))
+        Ok(Some(Inside { door: own_network.then(|| Arc::new(door)), exit }))
     }
 }
 
@@ -173,26 +213,69 @@ async fn bubblewrap(settings: &Settings, cli: &Cli, spawner: &Spawner) -> Result
     let found = std::env::split_paths(&path).map(|dir| dir.join("bwrap")).find(|p| command::is_executable(p));
     let program =
         found.ok_or("there is no bwrap in PATH; install bubblewrap (`apt-get install bubblewrap`)")?;
-    let init = std::env::current_exe().map_err(|e| format!("Jetway's own program cannot be found: {e}"))?;
-    let bwrap = Bwrap { program, init, readable: readable(settings, cli), limits: settings.limits };
-    match timeout(PATIENCE, try_out(&bwrap, spawner)).await {
-        Ok(Ok(())) => Ok(bwrap),
-        Ok(Err(why)) => Err(format!("{} does not work here: {why}", bwrap.program.display())),
-        Err(_) => Err(format!("{} does nothing for {PATIENCE:?}", bwrap.program.display())),
+    let bwrap =
+        Bwrap { program, init: own_program()?, readable: readable(settings, cli), limits: settings.limits };
+    let nowhere = std::env::temp_dir();
+    let home = Home { state_dir: nowhere.clone(), path: nowhere.clone(), workspace: nowhere };
+    let mut command = Command::new(&bwrap.program);
+    command.args(bwrap.arguments(&home, &[]));
+    match try_out(command, spawner).await {
+        Ok(()) => Ok(bwrap),
+        Err(why) => {
+            let bwrap = bwrap.program.display();
+            Err(format!("{bwrap} does not work here: {why}; it needs user namespaces, or root's rights"))
+        }
     }
 }
 
-async fn try_out(bwrap: &Bwrap, spawner: &Spawner) -> Result<(), String> {
+/// Whether the kernel has the rules that processes are to be held to, found out by holding one to them.
+async fn rules(settings: &Settings, cli: &Cli, spawner: &Spawner) -> Result<Landlock, String> {
+    let landlock =
+        Landlock { program: own_program()?, readable: readable(settings, cli), limits: settings.limits };
+    let told = |e: io::Error| format!("there is no room for a temporary directory: {e}");
+    let nowhere = Scratch::make().map_err(told)?;
+    let home =
+        Home { state_dir: nowhere.0.join("none"), path: nowhere.0.clone(), workspace: nowhere.0.clone() };
+    let mut command = Command::new(&landlock.program);
+    command.args(landlock.arguments(&home, &[]));
+    match try_out(command, spawner).await {
+        Ok(()) => Ok(landlock),
+        Err(why) => Err(format!("Landlock does not work here: {why}; it needs Linux 6.12")),
+    }
+}
+
+/// A directory of our own, for as long as this lives.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn make() -> io::Result<Self> {
+        let path = std::env::temp_dir().join(format!("jetway-{:032x}", rand::random::<u128>()));
+        state_dir::make(&path)?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+fn own_program() -> Result<PathBuf, String> {
+    std::env::current_exe().map_err(|e| format!("Jetway's own program cannot be found: {e}"))
+}
+
+/// Has walls by `command`, around nothing.
+async fn try_out(mut command: Command, spawner: &Spawner) -> Result<(), String> {
     let told = |e: io::Error| e.to_string();
-    let temporary = std::env::temp_dir();
-    let home = Home { state_dir: temporary.clone(), path: temporary.clone(), workspace: temporary };
     let (door, theirs) = Door::new().map_err(told)?;
-    let mut command = Command::new(&bwrap.program);
-    command.args(bwrap.arguments(&home, &[])).env_clear();
-    command.stdin(theirs).stdout(Stdio::null()).stderr(Stdio::piped());
+    command.env_clear().stdin(theirs).stdout(Stdio::null()).stderr(Stdio::piped());
     let mut group = spawner.spawn(command, Vec::new()).await.map_err(told)?;
     let stderr = group.child.stderr.take();
-    let status = group.ended().await.map_err(told)?;
+    let Ok(status) = timeout(PATIENCE, group.ended()).await else {
+        return Err(format!("nothing happens for {PATIENCE:?}"));
+    };
+    let status = status.map_err(told)?;
     if status.success() && door.exit().await.is_ok() {
         return Ok(());
     }
@@ -200,7 +283,7 @@ async fn try_out(bwrap: &Bwrap, spawner: &Spawner) -> Result<(), String> {
         Some(stderr) => first_line(stderr).await,
         None => String::new(),
     };
-    Err(format!("{} ({status}); it needs user namespaces, or root's rights", words.trim_end()))
+    Err(format!("{} ({status})", words.trim_end()))
 }
 
 async fn first_line(pipe: impl tokio::io::AsyncRead + Unpin) -> String {
