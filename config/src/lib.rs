@@ -22,6 +22,7 @@ pub mod net;
 mod overlay;
 pub mod pool;
 mod reader;
+pub mod recycle;
 pub mod sandbox;
 pub mod secret;
 mod setting;

@@ -4,11 +4,12 @@ use crate::{
     error::Problem,
     net::HostPort,
     reader::Section,
+    recycle::Recycle,
     sandbox::{Level, ProcessLimits, Sandbox},
     secret::{self, SecretString},
     setting::{Setting, Text, choice, shown},
     tenants::HostPath,
-    units::{ByteSize, MemoryBudget},
+    units::MemoryBudget,
 };
 use std::{path::PathBuf, time::Duration};
 use toml::Value;
@@ -94,6 +95,9 @@ pub struct Process {
     pub memory_budget: MemoryBudget,
     /// How long a process without work is left running.
     pub idle_timeout: Duration,
+    /// From one `ping` of a process to the next, and how long each waits for its answer. One that leaves
+    /// `pool.health.failures` of them in a row unanswered is replaced.
+    pub ping_interval: Duration,
     /// What users' processes are walled in with.
     pub sandbox: Sandbox,
     /// Jetway does not start with less.
@@ -115,6 +119,7 @@ impl Process {
             max_processes: s.get_in("max_processes", 500, 1..=100_000),
             memory_budget: s.get("memory_budget", MemoryBudget::Percent(50)),
             idle_timeout: s.get_in("idle_timeout", seconds(15 * 60), seconds(1)..=seconds(7 * 86_400)),
+            ping_interval: s.get_in("ping_interval", seconds(10), Duration::from_millis(100)..=seconds(600)),
             sandbox: s.get("sandbox", Sandbox::Auto),
             sandbox_min: s.get("sandbox_min", Level::None),
             sandbox_paths: s.list_or("sandbox_paths", Vec::new()),
@@ -212,31 +217,6 @@ impl Text for StateName {
 
     const WHAT: &'static str = "a name";
     const REMEDY: &'static str = "write one, in quotes";
-}
-
-/// When a CLI server is replaced by a fresh one, `[pool.recycle]`. What is not given does not count.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct Recycle {
-    /// Running for so long.
-    pub max_age: Option<Duration>,
-    /// Having served so many sessions.
-    pub max_sessions: Option<u64>,
-    /// Using so much memory: a CLI gives little back.
-    pub max_rss: Option<ByteSize>,
-    /// Answering slower than at first by this factor, more than 1.
-    pub latency_factor: Option<f64>,
-}
-
-impl Recycle {
-    fn read(s: &mut Section<'_>) -> Self {
-        let age = Duration::from_secs(60)..=Duration::from_secs(365 * 86_400);
-        Self {
-            max_age: s.optional_in("max_age", age),
-            max_sessions: s.optional_in("max_sessions", 1..=1_000_000_000),
-            max_rss: s.optional_in("max_rss", ByteSize(64 << 20)..=ByteSize(1 << 40)),
-            latency_factor: s.optional_in("latency_factor", 1.1..=1000.0),
-        }
-    }
 }
 
 /// How CLI servers are watched, `[pool.health]`.

@@ -147,7 +147,8 @@ impl Text for MemoryBudget {
 pub struct Share(u8);
 
 impl Share {
-    pub(crate) const fn percent(percent: u8) -> Self {
+    /// So many per cent, 1 to 100.
+    pub const fn percent(percent: u8) -> Self {
         Self(percent)
     }
 

@@ -18,6 +18,8 @@ use crate::{
 pub enum DrainReason {
     /// An operator asked for it.
     Operator,
+    /// It is to be replaced by a fresh one.
+    Recycle,
 }
 
 impl DrainReason {
@@ -25,6 +27,7 @@ impl DrainReason {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Operator => "operator",
+            Self::Recycle => "recycle",
         }
     }
 }

@@ -84,9 +84,11 @@ pub enum PoolError {
         retry_after: Duration,
     },
     /// As many processes as there may be, and all of them in use.
-    #[error("all of {limit} CLI processes are in use")]
+    #[error("all of {limit} CLI processes {whose} are in use")]
     Full {
-        /// `pool.process.max_processes`.
+        /// Which bound that is.
+        whose: Whose,
+        /// How many.
         limit: usize,
         /// When to come back.
         retry_after: Duration,
@@ -118,6 +120,24 @@ impl PoolError {
             | Self::Full { retry_after, .. } => Some(*retry_after),
             _ => None,
         }
+    }
+}
+
+/// Whose processes a bound counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Whose {
+    /// All of this host, `pool.process.max_processes` or fewer for want of memory.
+    Host,
+    /// Those of one tenant.
+    Tenant,
+}
+
+impl std::fmt::Display for Whose {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Host => "of this host",
+            Self::Tenant => "of the tenant",
+        })
     }
 }
 
@@ -184,6 +204,8 @@ pub enum StopReason {
     Drained(DrainReason),
     /// It and what it started took more than they may.
     Exceeded(Limit),
+    /// It left every ping unanswered for minutes.
+    Silent,
     /// Jetway is going down.
     Shutdown,
 }
@@ -195,9 +217,11 @@ impl StopReason {
             Self::Idle => "idle",
             Self::Evicted => "evicted",
             Self::Drained(DrainReason::Operator) => "drained",
+            Self::Drained(DrainReason::Recycle) => "recycled",
             Self::Exceeded(Limit::Memory) => "memory_limit",
             Self::Exceeded(Limit::Processes) => "process_limit",
             Self::Exceeded(Limit::Disk) => "disk_limit",
+            Self::Silent => "silent",
             Self::Shutdown => "shutdown",
         }
     }

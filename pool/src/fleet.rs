@@ -1,4 +1,8 @@
-//! CLI servers that run already: the shell around [`Homes`] and [`Circuit`].
+//! CLI servers that run already: the shell around [`Homes`], [`Circuit`] and [`Recycler`].
+
+mod recycling;
+mod status;
+mod watch;
 
 use std::{
     collections::HashMap,
@@ -9,25 +13,19 @@ use std::{
 use jetway_config::{
     Identity,
     pool::{Backend, Health},
+    recycle::Recycle,
 };
-use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tracing::{info, warn};
 
 use crate::{
-    circuit::{Change, Circuit, Policy},
-    drain::{Departed, Departures, DrainReason},
-    error::{Gone, PoolError},
+    account::Account,
+    circuit::Circuit,
+    drain::{Departures, DrainReason},
+    error::PoolError,
     homes::Homes,
-    probe::{self, ProbeError, Proved},
-    server::{
-        Account, Attachment, Failure, Keeper, Readiness, Server, ServerId, ServerState, ServerStatus, Way,
-    },
-    telemetry,
+    recycle::Recycler,
+    server::{Attachment, Failure, Keeper, Server, ServerId},
 };
-
-/// After a failure the next probe comes soon: most often it settles whether the server is dead.
-const RECHECK: Duration = Duration::from_millis(250);
 
 pub(crate) struct Fleet {
     backends: Vec<Backend>,
@@ -43,6 +41,7 @@ pub(crate) struct Fleet {
 struct State {
     homes: Homes,
     lives: Vec<Life>,
+    recycler: Recycler<usize>,
     incarnations: u64,
 }
 
@@ -52,8 +51,13 @@ struct Life {
     /// While the circuit is closed.
     server: Option<Arc<Server>>,
     times_up: u64,
-    rtt: Option<Duration>,
     problem: Option<String>,
+    /// What its process has done, as far as was seen here: over times at which it could not be reached.
+    account: Arc<Account>,
+    /// When that process was seen first.
+    born: Option<Instant>,
+    /// That process has ended, by all signs: it hung up on its probe, or nobody listened there.
+    ended: bool,
     /// It is to be left, over all its lives.
     draining: Option<DrainReason>,
     /// Nobody listened there when it was last tried.
@@ -65,25 +69,26 @@ impl Life {
     fn is_open(&self) -> bool {
         self.server.is_some() && self.draining.is_none()
     }
-}
 
-/// What a probe found.
-struct Answer {
-    rtt: Duration,
-    version: Option<String>,
+    fn set_draining(&mut self, draining: Option<DrainReason>) {
+        self.draining = draining;
+        self.account.draining.store(draining.is_some(), Ordering::Relaxed);
+    }
 }
 
 impl Fleet {
     /// Returns once every server has answered or failed its first probe.
-    pub(crate) async fn start(backends: &[Backend], health: &Health) -> Arc<Self> {
+    pub(crate) async fn start(backends: &[Backend], health: &Health, recycle: &Recycle) -> Arc<Self> {
         let ids: Vec<_> = backends.iter().map(|b| ServerId::new(b.address.to_string())).collect();
         let homes = Homes::new(ids.iter().map(ServerId::as_str).zip(backends.iter().map(|b| b.weight)));
         let untried = || Life {
             circuit: Circuit::Trying,
             server: None,
             times_up: 0,
-            rtt: None,
             problem: None,
+            account: Arc::default(),
+            born: None,
+            ended: false,
             draining: None,
             refused: false,
         };
@@ -93,17 +98,18 @@ impl Fleet {
             index: ids.iter().cloned().zip(0..).collect(),
             ids,
             health: health.clone(),
-            state: Mutex::new(State { homes, lives, incarnations: 0 }),
+            state: Mutex::new(State { homes, lives, recycler: Recycler::of_fleet(recycle), incarnations: 0 }),
             departures: Departures::default(),
             tasks: TaskTracker::new(),
             closing: CancellationToken::new(),
         });
         let tried = Arc::new(tokio::sync::Semaphore::new(0));
         for server in 0..fleet.backends.len() {
-            fleet.tasks.spawn(watch_over(fleet.clone(), server, tried.clone()));
+            fleet.tasks.spawn(watch::watch_over(fleet.clone(), server, tried.clone()));
         }
         // Each probe is bounded by its timeout, and so is this; the semaphore is never closed.
         let _ = tried.acquire_many(fleet.backends.len() as u32).await;
+        fleet.tasks.spawn(recycling::tend(fleet.clone()));
         fleet
     }
 
@@ -174,11 +180,7 @@ impl Fleet {
     fn set_draining(&self, id: &ServerId, draining: Option<DrainReason>) -> Result<(), PoolError> {
         let index = *self.index.get(id).ok_or_else(|| PoolError::NotRunning(id.clone()))?;
         let mut state = self.state();
-        let life = &mut state.lives[index];
-        life.draining = draining;
-        if let Some(server) = &life.server {
-            server.account.draining.store(draining.is_some(), Ordering::Relaxed);
-        }
+        state.lives[index].set_draining(draining);
         Ok(())
     }
 
@@ -197,71 +199,8 @@ impl Fleet {
             && others.any(|(_, (life, backend))| life.is_open() && !life.refused && backend.state == *group)
     }
 
-    /// Those that were up and are not.
-    pub(crate) fn down(&self) -> Vec<ServerId> {
-        let state = self.state();
-        let down = state.lives.iter().zip(&self.ids).filter(|(life, _)| life.server.is_none());
-        down.map(|(_, id)| id.clone()).collect()
-    }
-
-    /// Those that are being left.
-    pub(crate) fn draining(&self) -> Vec<ServerId> {
-        let state = self.state();
-        let draining = state.lives.iter().zip(&self.ids).filter(|(life, _)| life.draining.is_some());
-        draining.map(|(_, id)| id.clone()).collect()
-    }
-
-    pub(crate) fn departed(&self) -> Vec<Departed> {
-        self.departures.list()
-    }
-
     fn open(&self) -> Result<(), PoolError> {
         if self.closing.is_cancelled() { Err(PoolError::ShuttingDown) } else { Ok(()) }
-    }
-
-    pub(crate) fn status(&self) -> Vec<ServerStatus> {
-        let state = self.state();
-        let one = |(index, life): (usize, &Life)| {
-            let (attachments, users) = state.homes.load(index);
-            ServerStatus {
-                id: self.ids[index].clone(),
-                state: match life.circuit {
-                    Circuit::Trying => ServerState::Trying,
-                    Circuit::Closed { .. } => {
-                        ServerState::of_up(life.draining.is_some(), attachments as usize)
-                    }
-                    Circuit::Open { .. } => ServerState::Down,
-                },
-                address: Some(self.backends[index].address.to_string()),
-                pid: None,
-                version: life.server.as_ref().and_then(|s| s.version.clone()),
-                users,
-                attachments: attachments as usize,
-                uptime: life.server.as_ref().map(|s| s.since.elapsed()),
-                restarts: life.times_up.saturating_sub(1),
-                rtt: life.rtt,
-                memory: None,
-                served: life.server.as_ref().map_or(0, |s| s.served()),
-                draining: life.draining,
-                sandbox: None,
-                group: self.backends[index].state.clone(),
-                problem: life.problem.clone(),
-            }
-        };
-        state.lives.iter().enumerate().map(|(index, life)| one((index, life))).collect()
-    }
-
-    pub(crate) fn ready(&self) -> Readiness {
-        let state = self.state();
-        let closing = self.closing.is_cancelled().then(|| "shutting down".to_owned());
-        let down = state.lives.iter().zip(&self.ids).filter(|(life, _)| life.server.is_none());
-        let reasons = down.map(|(life, id)| {
-            format!("{id} is down: {}", life.problem.as_deref().unwrap_or("not tried yet"))
-        });
-        let draining = state.lives.iter().zip(&self.ids).filter(|(life, _)| life.draining.is_some());
-        let reasons = reasons.chain(draining.map(|(_, id)| format!("{id} is being drained")));
-        let ready = closing.is_none() && state.lives.iter().any(Life::is_open);
-        Readiness { ready, reasons: closing.into_iter().chain(reasons).collect() }
     }
 
     pub(crate) fn close(&self) {
@@ -273,65 +212,6 @@ impl Fleet {
     pub(crate) async fn shutdown(&self) {
         self.close();
         self.tasks.wait().await;
-    }
-
-    fn record(&self, index: usize, outcome: Result<Answer, Failure>) {
-        let mut state = self.state();
-        let State { lives, incarnations, .. } = &mut *state;
-        let life = &mut lives[index];
-        match outcome {
-            Ok(Answer { rtt, version }) => {
-                (life.rtt, life.refused) = (Some(rtt), false);
-                if life.circuit.succeeded() == Change::CameUp {
-                    *incarnations += 1;
-                    life.times_up += 1;
-                    life.problem = None;
-                    let server = self.server(index, *incarnations, version);
-                    server.account.draining.store(life.draining.is_some(), Ordering::Relaxed);
-                    life.server = Some(Arc::new(server));
-                    telemetry::backend(&self.ids[index], true);
-                    info!(server = %self.ids[index], "CLI server is up");
-                }
-            }
-            Err(failure) => self.failed(index, life, failure),
-        }
-    }
-
-    fn failed(&self, index: usize, life: &mut Life, Failure { cause: problem, refused }: Failure) {
-        life.refused = refused;
-        let policy = Policy { failures: self.health.failures, cooldown: self.health.cooldown };
-        let change = life.circuit.failed(policy, Instant::now());
-        if change == Change::WentDown
-            && let Some(server) = life.server.take()
-        {
-            let gone = Gone::Down { cause: problem.clone() };
-            self.departures.add(&server, gone.clone());
-            server.gone.send_replace(Some(gone));
-        }
-        if change == Change::WentDown || life.problem.as_ref() != Some(&problem) {
-            warn!(server = %self.ids[index], problem, down = !life.circuit.is_closed(), "CLI server fails");
-        }
-        if !life.circuit.is_closed() {
-            telemetry::backend(&self.ids[index], false);
-        }
-        life.problem = Some(problem);
-    }
-
-    fn server(&self, index: usize, incarnation: u64, version: Option<String>) -> Server {
-        let backend = &self.backends[index];
-        Server {
-            id: self.ids[index].clone(),
-            incarnation,
-            way: Way::Tcp { host: backend.address.host.clone(), port: backend.address.port },
-            token: backend.token.clone(),
-            state: backend.state.clone(),
-            pid: None,
-            version,
-            since: Instant::now(),
-            spare: Mutex::default(),
-            gone: watch::Sender::new(None),
-            account: Account::default(),
-        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -355,67 +235,4 @@ impl Keeper for Fleet {
             self.failed(*index, life, failure.clone());
         }
     }
-}
-
-/// Probes one server over a connection that is kept, until the fleet closes.
-async fn watch_over(fleet: Arc<Fleet>, index: usize, tried: Arc<tokio::sync::Semaphore>) {
-    let mut kept = None;
-    let mut tried = Some(tried);
-    let probing = async {
-        loop {
-            let outcome = check(&fleet, index, &mut kept).await;
-            fleet.record(index, outcome);
-            if let Some(tried) = tried.take() {
-                tried.add_permits(1);
-            }
-            wait(&fleet, index, &mut kept).await;
-        }
-    };
-    fleet.closing.run_until_cancelled(probing).await;
-}
-
-/// One probe; after a failure the connection is not kept.
-async fn check(fleet: &Fleet, index: usize, kept: &mut Option<Proved>) -> Result<Answer, Failure> {
-    let Backend { address, token, .. } = &fleet.backends[index];
-    let begun = Instant::now();
-    let probe = async {
-        match kept.take() {
-            Some(mut proved) => proved.ping().await.map(|()| proved),
-            None => {
-                let stream = probe::dial(&address.host, address.port).await.map_err(ProbeError::Dial)?;
-                probe::prove(stream, token.as_ref()).await
-            }
-        }
-    };
-    let proved = match tokio::time::timeout(fleet.health.timeout, probe).await {
-        Ok(proved) => proved?,
-        Err(_) => return Err(Failure::new(format!("no answer within {:?}", fleet.health.timeout))),
-    };
-    let answer = Answer { rtt: begun.elapsed(), version: proved.version.clone() };
-    *kept = Some(proved);
-    Ok(answer)
-}
-
-/// Until the next probe is due: at once when the kept connection breaks, after the cooldown when down.
-async fn wait(fleet: &Fleet, index: usize, kept: &mut Option<Proved>) {
-    let due = match fleet.state().lives[index].circuit {
-        Circuit::Closed { failures: 0 } => Instant::now() + fleet.health.interval,
-        Circuit::Closed { .. } | Circuit::Trying => Instant::now() + fleet.health.interval.min(RECHECK),
-        Circuit::Open { until } => until,
-    };
-    let broken = async {
-        match kept {
-            Some(proved) => proved.broken().await,
-            None => std::future::pending().await,
-        }
-    };
-    tokio::select! {
-        () = tokio::time::sleep_until(due.into()) => {}
-        () = broken => {
-            *kept = None;
-            // A server that hangs up again and again is not probed in a tight loop.
-            tokio::time::sleep(fleet.health.interval.min(RECHECK) / 5).await;
-        }
-    }
-    fleet.state().lives[index].circuit.advance(Instant::now());
 }

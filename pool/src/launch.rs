@@ -18,7 +18,7 @@ use crate::{
     error::{Limit, Phase},
     limits::{Held, Limits},
     output::Output,
-    probe::{self, ProbeError},
+    probe::{self, ProbeError, Proved},
     sandbox::{self, Door, Inside, Walls},
     server::Way,
     spawner::{Group, Spawner},
@@ -84,6 +84,8 @@ pub(crate) struct Process {
     pub(crate) way: Way,
     pub(crate) token: SecretString,
     pub(crate) version: Option<String>,
+    /// The connection over which it has proved itself.
+    pub(crate) proved: Option<Proved>,
     /// A connection that nobody has used.
     pub(crate) spare: Option<TcpStream>,
 }
@@ -93,6 +95,8 @@ pub(crate) enum Over {
     /// Its status.
     Ended(String),
     Exceeded(Limit),
+    /// It answers no more.
+    Silent,
 }
 
 impl Launcher {
@@ -159,7 +163,8 @@ impl Launcher {
             pid,
             way,
             token,
-            version: proved.version,
+            version: proved.version.clone(),
+            proved: Some(proved),
             spare: Some(spare),
         })
     }

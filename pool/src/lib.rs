@@ -1,13 +1,14 @@
 //! CLI servers: a process of each user's own, or a fleet of servers that run already.
 //!
-//! * [`ring`], `homes`, `circuit`, `slots`, `backoff`: the decisions. They do no I/O and read no clock.
+//! * [`ring`], `homes`, `circuit`, `slots`, `backoff`, `recycle`, `pace`: the decisions. They do no I/O and read no clock.
 //! * `per_user`: processes, by `command` (which program, in what environment), `spawner` (so that none
-//!   outlives Jetway), [`sandbox`] (walls around them), `limits` (what each may use), `launch` (started, proved, stopped), `output` (its log lines), `strays` (what it leaves).
+//!   outlives Jetway), [`sandbox`] (walls around them), `limits` (what each may use), `pulse` (does it answer?), `launch` (started, proved, stopped), `output` (its log lines), `strays` (what it leaves).
 //! * `fleet`: servers by address, their health watched by `probe`.
 //! * [`Pool`] is the one face of both; an [`Attachment`] is the right to use a server.
 //!
 //! This crate knows nothing of tenants' policies, of HTTP, or of who owns which session.
 
+mod account;
 mod backoff;
 mod circuit;
 mod command;
@@ -19,9 +20,12 @@ mod launch;
 mod limits;
 mod memory;
 mod output;
+mod pace;
 mod per_user;
 mod pool;
 mod probe;
+mod pulse;
+mod recycle;
 pub mod ring;
 pub mod sandbox;
 mod server;
@@ -32,8 +36,9 @@ mod strays;
 mod telemetry;
 
 pub use drain::{Departed, DrainReason};
-pub use error::{CommandNotFound, Gone, Limit, Phase, PoolError, StartError, StopReason};
+pub use error::{CommandNotFound, Gone, Limit, Phase, PoolError, StartError, StopReason, Whose};
 pub use memory::Memory;
 pub use pool::Pool;
+pub use recycle::Cause;
 pub use server::{Attachment, Readiness, Server, ServerId, ServerState, ServerStatus};
 pub use telemetry::describe;

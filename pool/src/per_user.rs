@@ -12,20 +12,28 @@ use std::{
     time::{Duration, Instant},
 };
 
-use jetway_config::{Identity, pool::Process as Settings, sandbox::Level};
+use jetway_config::{
+    Identity,
+    pool::{Health, Process as Settings},
+    recycle::Recycle,
+    sandbox::Level,
+};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, info, warn};
 
 use crate::{
+    account::Account,
     command::{Cli, GITHUB_TOKEN, Host},
     drain::{Departures, DrainReason},
-    error::{Gone, Phase, PoolError, StartError, StopReason},
+    error::{Gone, Phase, PoolError, StartError, StopReason, Whose},
     launch::{LaunchError, Launcher, Over, Process},
     limits::Limits,
     memory,
     sandbox::{Outside, Walls},
-    server::{Account, Attachment, Failure, Keeper, Server, ServerId},
+    pulse,
+    recycle::Recycler,
+    server::{Attachment, Failure, Keeper, Server, ServerId},
     slots::{Drained, Slots, Want},
     spawner::Spawner,
     state_dir,
@@ -55,12 +63,17 @@ pub(crate) struct PerUser {
     launcher: Launcher,
     marks: Marks,
     idle_timeout: Duration,
+    ping_interval: Duration,
+    /// Pings without an answer in a row that make a process count as hung.
+    failures: u32,
     attempts: u32,
     max: usize,
     memory_budget: u64,
     /// Bytes that the processes held at the last look.
     memory_used: AtomicU64,
     slots: Mutex<Slots<Running, Ticket>>,
+    /// By incarnation. Locked after `slots`.
+    recycler: Mutex<Recycler<u64>>,
     /// Held by every process until it is reaped: `max` holds even while one makes room for another.
     room: Arc<Semaphore>,
     incarnations: AtomicU64,
@@ -78,6 +91,8 @@ pub(crate) struct PerUser {
 impl PerUser {
     pub(crate) async fn start(
         settings: &Settings,
+        health: &Health,
+        recycle: &Recycle,
         attempts: u32,
         outside: Arc<dyn Outside>,
     ) -> Result<Arc<Self>, StartError> {
@@ -98,11 +113,14 @@ impl PerUser {
             marks: Marks::new(&state_dir),
             launcher: Launcher { cli, walls, limits, state_dir, start_timeout, spawner },
             idle_timeout: settings.idle_timeout,
+            ping_interval: settings.ping_interval,
+            failures: health.failures,
             attempts,
             max: settings.max_processes,
             memory_budget: settings.memory_budget.of(memory::host_bytes()),
             memory_used: AtomicU64::new(0),
             slots: Mutex::new(Slots::new(settings.max_processes)),
+            recycler: Mutex::new(Recycler::of_processes(recycle)),
             room: Arc::new(Semaphore::new(settings.max_processes)),
             incarnations: AtomicU64::new(1),
             strays: Notify::new(),
@@ -119,10 +137,15 @@ impl PerUser {
         Ok(pool)
     }
 
-    pub(crate) async fn home(self: &Arc<Self>, who: &Identity) -> Result<Attachment, PoolError> {
+    /// At most `of_tenant` processes of that tenant's users run at a time.
+    pub(crate) async fn home(
+        self: &Arc<Self>,
+        who: &Identity,
+        of_tenant: usize,
+    ) -> Result<Attachment, PoolError> {
         // Ends: a process that comes up and dies again and again ends in a refusal within seconds.
         loop {
-            let ticket = match self.want(who)? {
+            let ticket = match self.want(who, of_tenant)? {
                 Ok(attachment) => return Ok(attachment),
                 Err(ticket) => ticket,
             };
@@ -135,13 +158,17 @@ impl PerUser {
     }
 
     /// An attachment, or what to wait for.
-    fn want(self: &Arc<Self>, who: &Identity) -> Result<Result<Attachment, Ticket>, PoolError> {
+    fn want(
+        self: &Arc<Self>,
+        who: &Identity,
+        of_tenant: usize,
+    ) -> Result<Result<Attachment, Ticket>, PoolError> {
         let mut slots = self.slots();
         // Under the lock: shutdown waits for what was spawned before it closed the tracker.
         if self.closing.is_cancelled() {
             return Err(PoolError::ShuttingDown);
         }
-        match slots.want(who, Instant::now(), LONGEST_DELAY, ticket) {
+        match slots.want(who, of_tenant, Instant::now(), LONGEST_DELAY, ticket) {
             Want::Attached(running) => Ok(Ok(self.attachment(running, who))),
             Want::Wait(ticket) => Ok(Err(ticket)),
             Want::Start { ticket, delay, evicted } => {
@@ -155,7 +182,10 @@ impl PerUser {
             Want::Backoff { failures, remaining } => {
                 Err(PoolError::CrashLoop { failures, retry_after: remaining })
             }
-            Want::Full => Err(PoolError::Full { limit: self.max, retry_after: FULL_RETRY }),
+            Want::Full(whose) => {
+                let limit = if whose == Whose::Tenant { of_tenant } else { self.max };
+                Err(PoolError::Full { whose, limit, retry_after: FULL_RETRY })
+            }
         }
     }
 
@@ -173,12 +203,22 @@ impl PerUser {
     pub(crate) fn drain(&self, id: &ServerId, reason: DrainReason) -> Result<(), PoolError> {
         let not_running = || PoolError::NotRunning(id.clone());
         let who = id.user().ok_or_else(not_running)?;
-        let (running, when) = self.slots().drain(&who, reason, ticket).ok_or_else(not_running)?;
+        self.leave(&mut self.slots(), &who, reason).ok_or_else(not_running)
+    }
+
+    /// `None` when it does not run.
+    fn leave(
+        &self,
+        slots: &mut Slots<Running, Ticket>,
+        who: &Identity,
+        reason: DrainReason,
+    ) -> Option<()> {
+        let (running, when) = slots.drain(who, reason, ticket)?;
         running.server.account.draining.store(true, Ordering::Relaxed);
         if when == Drained::Now {
             running.stop.send_replace(Some(StopReason::Drained(reason)));
         }
-        Ok(())
+        Some(())
     }
 
     /// Takes that back, if it has not been stopped.
@@ -212,6 +252,7 @@ impl PerUser {
             }
         };
         let server = Arc::new(self.server(&who, &mut process));
+        let line = process.proved.take();
         info!(tenant = %who.tenant, user = %who.user, pid = process.pid,
             version = process.version, took_ms = begun.elapsed().as_millis() as u64, "CLI process ready");
         let stop = Arc::new(watch::Sender::new(None));
@@ -224,6 +265,9 @@ impl PerUser {
             over = process.over() => Err(over),
             reason = stopped.wait_for(Option::is_some) => Ok(reason.ok().and_then(|r| *r)),
             () = self.closing.cancelled() => Ok(None),
+            () = pulse::until_silent(&server, line, self.ping_interval, self.failures) => {
+                Err(Over::Silent)
+            }
             never = server.drop_spare_in_time() => match never {},
         };
         let gone = match reason {
@@ -233,11 +277,14 @@ impl PerUser {
                 vacate.died_after(server.since.elapsed());
                 Gone::Exited { status }
             }
-            Err(Over::Exceeded(limit)) => {
-                let reason = StopReason::Exceeded(limit);
+            Err(over @ (Over::Exceeded(_) | Over::Silent)) => {
+                let reason = match over {
+                    Over::Exceeded(limit) => StopReason::Exceeded(limit),
+                    _ => StopReason::Silent,
+                };
                 // Nothing to be gained by asking.
                 let status = process.stop(std::future::ready(())).await;
-                warn!(tenant = %who.tenant, user = %who.user, %reason, status, "CLI process took too much");
+                warn!(tenant = %who.tenant, user = %who.user, %reason, status, "CLI process was killed");
                 vacate.died_after(server.since.elapsed());
                 Gone::Stopped(reason)
             }
@@ -307,7 +354,7 @@ impl PerUser {
             since: Instant::now(),
             spare: Mutex::new(process.spare.take()),
             gone: watch::Sender::new(None),
-            account: Account::default(),
+            account: Arc::new(Account::default()),
         }
     }
 
@@ -330,6 +377,10 @@ impl PerUser {
             self.tasks.wait().await;
         }
         self.sweep().await;
+    }
+
+    fn recycler(&self) -> MutexGuard<'_, Recycler<u64>> {
+        self.recycler.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn slots(&self) -> MutexGuard<'_, Slots<Running, Ticket>> {

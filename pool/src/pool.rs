@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Instant};
 
 use jetway_config::{
-    Identity, Limits,
+    Identity, Limits, TenantId,
     pool::{Pool as Settings, PoolMode},
 };
 
@@ -55,23 +55,28 @@ impl Pool {
     ) -> Result<Self, StartError> {
         let kind = match settings.mode {
             PoolMode::PerUser => {
-                Kind::PerUser(PerUser::start(&settings.process, limits.cli_start_attempts, outside).await?)
+                let Settings { process, health, recycle, .. } = settings;
+                Kind::PerUser(
+                    PerUser::start(process, health, recycle, limits.cli_start_attempts, outside).await?,
+                )
             }
-            PoolMode::Fleet => Kind::Fleet(Fleet::start(&settings.fleet, &settings.health).await),
+            PoolMode::Fleet => {
+                Kind::Fleet(Fleet::start(&settings.fleet, &settings.health, &settings.recycle).await)
+            }
         };
         Ok(Self(Arc::new(Inner(kind))))
     }
 
-    /// The server on which `who` is at home. Per-user: their process, started if need be, once for all who ask;
-    /// a caller that goes away does not stop the start. Fleet: the server on which they are, or where the ring
+    /// The server on which `who` is at home. Per-user: their process, started if need be, once for all who ask, as one
+    /// of at most `of_tenant` of their tenant; a caller that goes away does not stop the start. Fleet: the server on which they are, or where the ring
     /// places them. Cancel safe.
     ///
     /// # Errors
     ///
     /// Any [`PoolError`] but `NotRunning` and `Unreachable`.
-    pub async fn home(&self, who: &Identity) -> Result<Attachment, PoolError> {
+    pub async fn home(&self, who: &Identity, of_tenant: usize) -> Result<Attachment, PoolError> {
         match &self.0.0 {
-            Kind::PerUser(pool) => pool.home(who).await,
+            Kind::PerUser(pool) => pool.home(who, of_tenant).await,
             Kind::Fleet(fleet) => fleet.home(who),
         }
     }
@@ -96,10 +101,24 @@ impl Pool {
     /// # Errors
     ///
     /// As [`attach`](Self::attach); on per-user, as [`home`](Self::home).
-    pub async fn place_of(&self, id: &ServerId, who: &Identity) -> Result<Attachment, PoolError> {
+    pub async fn place_of(
+        &self,
+        id: &ServerId,
+        who: &Identity,
+        of_tenant: usize,
+    ) -> Result<Attachment, PoolError> {
         match &self.0.0 {
-            Kind::PerUser(pool) => pool.home(&id.user().unwrap_or_else(|| who.clone())).await,
+            Kind::PerUser(pool) => pool.home(&id.user().unwrap_or_else(|| who.clone()), of_tenant).await,
             Kind::Fleet(fleet) => fleet.place_of(id, who),
+        }
+    }
+
+    /// Stops processes that nobody uses of tenants that have more than `most` says, as after that was changed; returns
+    /// which tenants have too many still, and how many.
+    pub fn trim(&self, most: impl Fn(&TenantId) -> usize) -> Vec<(TenantId, usize)> {
+        match &self.0.0 {
+            Kind::PerUser(pool) => pool.trim(most),
+            Kind::Fleet(_) => Vec::new(),
         }
     }
 

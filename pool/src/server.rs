@@ -6,7 +6,7 @@ use std::{
     ops::Deref,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::Ordering,
     },
     time::{Duration, Instant},
 };
@@ -15,9 +15,11 @@ use jetway_config::{Identity, pool::StateName, sandbox::Level, secret::SecretStr
 use tokio::{net::TcpStream, sync::watch};
 
 use crate::{
+    account::Account,
     drain::DrainReason,
     error::{Gone, PoolError},
     probe,
+    recycle::Cause,
     sandbox::Door,
 };
 
@@ -105,18 +107,7 @@ pub struct Server {
     /// A connection for the first who dials soon.
     pub(crate) spare: Mutex<Option<TcpStream>>,
     pub(crate) gone: watch::Sender<Option<Gone>>,
-    pub(crate) account: Account,
-}
-
-/// What becomes of a server in its life, to be looked at without a lock.
-#[derive(Debug, Default)]
-pub(crate) struct Account {
-    /// Nobody new is placed there.
-    pub(crate) draining: AtomicBool,
-    /// Sessions that were attached there.
-    pub(crate) served: AtomicU64,
-    /// Bytes that its process held at the last look.
-    pub(crate) memory: AtomicU64,
+    pub(crate) account: Arc<Account>,
 }
 
 impl Server {
@@ -164,13 +155,19 @@ impl Server {
         self.account.draining.load(Ordering::Relaxed)
     }
 
-    /// One more session was attached there: counts towards `pool.recycle.max_sessions`.
-    pub fn served_one(&self) {
-        self.account.served.fetch_add(1, Ordering::Relaxed);
+    /// One more session was attached there.
+    pub fn served_session(&self) {
+        self.account.sessions.fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(crate) fn served(&self) -> u64 {
-        self.account.served.load(Ordering::Relaxed)
+    /// It took one more turn.
+    pub fn served_turn(&self) {
+        self.account.turns.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The first delta of a turn came after so long.
+    pub fn spoke_after(&self, took: Duration) {
+        self.account.spoke(took);
     }
 
     /// Bytes that its process held at the last look; `None` for a process that is not ours, or was not looked at.
@@ -313,12 +310,22 @@ pub enum ServerState {
     Trying,
     /// A process that was told to end.
     Stopping,
+    /// A process that died again and again, and is left alone for a while.
+    BackingOff,
 }
 
 impl ServerState {
     /// All of them.
-    pub const ALL: [Self; 7] =
-        [Self::Starting, Self::Up, Self::Draining, Self::Drained, Self::Down, Self::Trying, Self::Stopping];
+    pub const ALL: [Self; 8] = [
+        Self::Starting,
+        Self::Up,
+        Self::Draining,
+        Self::Drained,
+        Self::Down,
+        Self::Trying,
+        Self::Stopping,
+        Self::BackingOff,
+    ];
 
     /// One word.
     pub fn as_str(self) -> &'static str {
@@ -330,6 +337,7 @@ impl ServerState {
             Self::Down => "down",
             Self::Trying => "trying",
             Self::Stopping => "stopping",
+            Self::BackingOff => "backing_off",
         }
     }
 
@@ -364,19 +372,23 @@ pub struct ServerStatus {
     pub uptime: Option<Duration>,
     /// How often it has come up again.
     pub restarts: u64,
-    /// The last `ping`, of a fleet's server.
+    /// The last `ping`.
     pub rtt: Option<Duration>,
     /// Bytes that it holds for itself alone, of a process.
     pub memory: Option<u64>,
     /// Sessions that were attached there since it came up.
     pub served: u64,
+    /// Turns that it took since then.
+    pub turns: u64,
     /// Why it is being left, if it is.
     pub draining: Option<DrainReason>,
+    /// Why it is to be replaced by a fresh one, if it is, whether it is being left for that or cannot be.
+    pub worn: Option<Cause>,
     /// What a process is walled in with.
     pub sandbox: Option<Level>,
     /// The state directory that it shares with others: to them its sessions can move.
     pub group: Option<StateName>,
-    /// What failed last, of a server that is down.
+    /// What failed last, of a server that is down or whose process keeps dying.
     pub problem: Option<String>,
 }
 

@@ -8,9 +8,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use jetway_config::Identity;
+use jetway_config::{Identity, TenantId};
 
-use crate::{backoff::Backoff, drain::DrainReason};
+use crate::{backoff::Backoff, drain::DrainReason, error::Whose};
 
 /// How long a process that has just come up waits for those who wanted it, before it may be taken from them.
 const FRESH: Duration = Duration::from_secs(1);
@@ -51,8 +51,8 @@ pub(crate) enum Want<S, T> {
     Start { ticket: T, delay: Duration, evicted: Option<S> },
     /// It died too often.
     Backoff { failures: u32, remaining: Duration },
-    /// Every process is in use.
-    Full,
+    /// Every process that could make room is in use.
+    Full(Whose),
 }
 
 /// When a server that is to be drained is stopped.
@@ -83,11 +83,12 @@ impl<S: Clone, T: Clone> Slots<S, T> {
         self.max = max;
     }
 
-    /// One more use of the server of `who`, which is started if need be. `ticket` is made for a state to be
-    /// waited for.
+    /// One more use of the server of `who`, which is started if need be, as one of at most `of_tenant` of that
+    /// tenant. `ticket` is made for a state to be waited for.
     pub(crate) fn want(
         &mut self,
         who: &Identity,
+        of_tenant: usize,
         now: Instant,
         longest_delay: Duration,
         mut ticket: impl FnMut() -> T,
@@ -105,11 +106,16 @@ impl<S: Clone, T: Clone> Slots<S, T> {
         if delay > longest_delay {
             return Want::Backoff { failures: self.deaths[who].failures(), remaining: delay };
         }
-        // One that is stopping makes room for somebody already, or is about to be gone.
-        let live = self.slots.values().filter(|s| !matches!(s, Slot::Stopping { .. })).count();
+        // Within a tenant that has all it may have its own make room, which is room on the host as well.
+        let crowded = if self.live(Some(&who.tenant)) >= of_tenant {
+            Some(Whose::Tenant)
+        } else {
+            (self.live(None) >= self.max).then_some(Whose::Host)
+        };
         let mut evicted = None;
-        if live >= self.max {
-            let Some(idlest) = self.least_recently_used(now) else { return Want::Full };
+        if let Some(whose) = crowded {
+            let among = (whose == Whose::Tenant).then_some(&who.tenant);
+            let Some(idlest) = self.least_recently_used(among, now) else { return Want::Full(whose) };
             evicted = self.stop(&idlest, ticket());
         }
         let ticket = ticket();
@@ -218,10 +224,38 @@ impl<S: Clone, T: Clone> Slots<S, T> {
         mut ticket: impl FnMut() -> T,
     ) -> Vec<S> {
         let mut next = |slots: &mut Self| {
-            let idlest = slots.least_recently_used(now)?;
+            let idlest = slots.least_recently_used(None, now)?;
             slots.stop(&idlest, ticket())
         };
         (0..count).map_while(|_| next(self)).collect()
+    }
+
+    /// Those that nobody uses of tenants that have more than `most` of them, on their way out; and how many too
+    /// many such tenants have still.
+    pub(crate) fn trim(
+        &mut self,
+        most: impl Fn(&TenantId) -> usize,
+        now: Instant,
+        mut ticket: impl FnMut() -> T,
+    ) -> (Vec<S>, Vec<(TenantId, usize)>) {
+        let mut counts: HashMap<TenantId, usize> = HashMap::new();
+        for (who, _) in self.slots.iter().filter(|(_, slot)| !matches!(slot, Slot::Stopping { .. })) {
+            *counts.entry(who.tenant.clone()).or_default() += 1;
+        }
+        let (mut stopped, mut over) = (Vec::new(), Vec::new());
+        for (tenant, count) in counts {
+            let mut excess = count.saturating_sub(most(&tenant));
+            while excess > 0
+                && let Some(idlest) = self.least_recently_used(Some(&tenant), now)
+            {
+                stopped.extend(self.stop(&idlest, ticket()));
+                excess -= 1;
+            }
+            if excess > 0 {
+                over.push((tenant, excess));
+            }
+        }
+        (stopped, over)
     }
 
     /// Drops what is too old to matter.
@@ -238,8 +272,23 @@ impl<S: Clone, T: Clone> Slots<S, T> {
         self.deaths.get(who).map_or(0, Backoff::failures)
     }
 
-    fn least_recently_used(&self, now: Instant) -> Option<Identity> {
-        let idle = self.slots.iter().filter_map(|(who, slot)| match slot {
+    /// Whose CLI died so lately that it is left alone: how often in a row, and for how long yet.
+    pub(crate) fn backing_off(&self, now: Instant) -> impl Iterator<Item = (&Identity, u32, Duration)> {
+        let left = self.deaths.iter().filter(|(who, _)| !self.slots.contains_key(who));
+        let left = left.map(move |(who, backoff)| (who, backoff.failures(), backoff.remaining(now)));
+        left.filter(|(_, _, remaining)| !remaining.is_zero())
+    }
+
+    /// How many there are, of one tenant or of all. One that is stopping makes room for somebody already, or is about
+    /// to be gone.
+    fn live(&self, tenant: Option<&TenantId>) -> usize {
+        let live = self.slots.iter().filter(|(_, slot)| !matches!(slot, Slot::Stopping { .. }));
+        live.filter(|(who, _)| tenant.is_none_or(|tenant| who.tenant == *tenant)).count()
+    }
+
+    fn least_recently_used(&self, tenant: Option<&TenantId>, now: Instant) -> Option<Identity> {
+        let own = self.slots.iter().filter(|(who, _)| tenant.is_none_or(|tenant| who.tenant == *tenant));
+        let idle = own.filter_map(|(who, slot)| match slot {
             Slot::Running { attachments: 0, used, fresh, .. } if !fresh || now >= *used + FRESH => {
                 Some((used, who))
             }
@@ -261,133 +310,4 @@ impl<S: Clone, T: Clone> Slots<S, T> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::BTreeMap;
-
-    use proptest::prelude::*;
-
-    use super::*;
-
-    const MAX: usize = 3;
-    const TIMEOUT: Duration = Duration::from_secs(60);
-    const LONGEST: Duration = Duration::from_secs(1);
-
-    fn user(n: usize) -> Identity {
-        Identity { tenant: "acme".parse().unwrap(), user: format!("user-{n}").parse().unwrap() }
-    }
-
-    /// What a naive reader of the rules keeps about a user. Servers are numbers, tickets are users.
-    #[derive(Debug, Clone, PartialEq)]
-    enum Model {
-        Starting,
-        Running { server: usize, attachments: usize, used: Instant, fresh: bool, draining: bool },
-        Stopping,
-    }
-
-    proptest! {
-        #[test]
-        fn laws(steps in prop::collection::vec((0..9_u8, 0..6_usize, 0..50_u64), 0..300)) {
-            let mut now = Instant::now();
-            let mut slots: Slots<usize, ()> = Slots::new(MAX);
-            let mut model: BTreeMap<usize, Model> = BTreeMap::new();
-            let mut servers = 0;
-            for (what, n, seconds) in steps {
-                let who = user(n);
-                match what {
-                    0 | 1 => {
-                        let live = model.values().filter(|m| **m != Model::Stopping).count();
-                        let idlest = model.iter().filter_map(|(n, m)| match m {
-                            Model::Running { attachments: 0, used, fresh, .. }
-                                if !fresh || now.duration_since(*used) >= FRESH => Some((*used, user(*n), *n)),
-                            _ => None,
-                        }).min();
-                        match (slots.want(&who, now, LONGEST, || ()), model.get_mut(&n)) {
-                            (Want::Attached(s), Some(Model::Running { server, attachments, used, fresh, .. })) => {
-                                prop_assert_eq!(s, *server);
-                                *attachments += 1;
-                                (*used, *fresh) = (now, false);
-                            }
-                            (Want::Wait(()), Some(Model::Starting | Model::Stopping)) => {}
-                            (Want::Full, None) => prop_assert!(live == MAX && idlest.is_none()),
-                            (Want::Start { delay, evicted, .. }, None) => {
-                                prop_assert!(delay <= LONGEST);
-                                prop_assert_eq!(evicted.is_some(), live == MAX);
-                                if let Some(evicted) = evicted {
-                                    let (_, _, idlest) = idlest.unwrap();
-                                    let stopping = model.insert(idlest, Model::Stopping);
-                                    let same = matches!(stopping, Some(Model::Running { server, .. }) if server == evicted);
-                                    prop_assert!(same);
-                                }
-                                model.insert(n, Model::Starting);
-                            }
-                            (Want::Backoff { remaining, .. }, None) => prop_assert!(remaining > LONGEST),
-                            (_, expected) => prop_assert!(false, "expected {:?}", expected),
-                        }
-                    }
-                    2 => if model.get(&n) == Some(&Model::Starting) {
-                        servers += 1;
-                        prop_assert!(slots.started(&who, servers, now).is_some());
-                        let fresh = Model::Running { server: servers, attachments: 0, used: now, fresh: true, draining: false };
-                        model.insert(n, fresh);
-                    },
-                    3 => if let Some(state) = model.remove(&n) {
-                        if state != Model::Stopping {
-                            slots.died(&who, Duration::ZERO, now);
-                        }
-                        let told = slots.ended(&who).is_some();
-                        prop_assert_eq!(told, !matches!(state, Model::Running { .. }));
-                    },
-                    4 => if let Some(Model::Running { server, attachments: count @ 1.., used, draining, .. }) = model.get_mut(&n) {
-                        let stopped = slots.release(&who, now, |s| s == server, || ());
-                        (*count, *used) = (*count - 1, now);
-                        let last = *count == 0 && *draining;
-                        prop_assert_eq!(stopped.is_some(), last);
-                        if last {
-                            model.insert(n, Model::Stopping);
-                        }
-                    } else {
-                        // The end of an attachment to a server that is gone.
-                        prop_assert!(slots.release(&who, now, |s| *s == usize::MAX, || ()).is_none());
-                    },
-                    7 => {
-                        let drained = slots.drain(&who, DrainReason::Operator, || ());
-                        match model.get_mut(&n) {
-                            Some(Model::Running { server, attachments: 1.., draining, .. }) => {
-                                prop_assert_eq!(drained, Some((*server, Drained::Later)));
-                                *draining = true;
-                            }
-                            Some(running @ Model::Running { .. }) => {
-                                prop_assert!(matches!(drained, Some((_, Drained::Now))));
-                                *running = Model::Stopping;
-                            }
-                            _ => prop_assert_eq!(drained, None),
-                        }
-                    }
-                    8 => if let Some(Model::Running { server, draining, .. }) = model.get_mut(&n) {
-                        prop_assert_eq!(slots.undrain(&who), Some(*server));
-                        *draining = false;
-                    },
-                    5 => {
-                        let mut expected = Vec::new();
-                        for state in model.values_mut() {
-                            if let Model::Running { server, attachments: 0, used, .. } = *state
-                                && now.duration_since(used) >= TIMEOUT
-                            {
-                                expected.push(server);
-                                *state = Model::Stopping;
-                            }
-                        }
-                        let mut stopped = slots.stop_idle(TIMEOUT, now, || ());
-                        stopped.sort_unstable();
-                        expected.sort_unstable();
-                        prop_assert_eq!(stopped, expected);
-                        slots.forget(now);
-                    }
-                    _ => now += Duration::from_secs(seconds),
-                }
-                prop_assert!(model.values().filter(|m| **m != Model::Stopping).count() <= MAX);
-                prop_assert_eq!(slots.iter().count(), model.len());
-            }
-        }
-    }
-}
+mod tests;

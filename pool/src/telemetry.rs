@@ -7,6 +7,7 @@ use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogra
 
 use crate::{
     error::{Gone, PoolError},
+    recycle::Cause,
     server::ServerId,
 };
 
@@ -18,6 +19,7 @@ const MEMORY: &str = "jetway_processes_memory_bytes";
 const MEMORY_BUDGET: &str = "jetway_processes_memory_budget_bytes";
 const SANDBOX: &str = "jetway_sandbox";
 const BACKEND_UP: &str = "jetway_backend_up";
+const RECYCLES: &str = "jetway_recycles_total";
 
 /// Tells the installed recorder what the pool's metrics mean.
 pub fn describe() {
@@ -29,6 +31,7 @@ pub fn describe() {
     describe_gauge!(MEMORY_BUDGET, Unit::Bytes, "Memory that they may hold");
     describe_gauge!(SANDBOX, Unit::Count, "1 for what CLI processes are walled in with");
     describe_gauge!(BACKEND_UP, Unit::Count, "1 while the CLI server can be used");
+    describe_counter!(RECYCLES, Unit::Count, "CLI servers left so that fresh ones replace them, by reason");
 }
 
 pub(crate) fn spawned(outcome: Result<Duration, &PoolError>) {
@@ -65,4 +68,8 @@ pub(crate) fn sandbox(level: Level) {
 
 pub(crate) fn backend(id: &ServerId, up: bool) {
     gauge!(BACKEND_UP, "backend" => id.to_string()).set(if up { 1.0 } else { 0.0 });
+}
+
+pub(crate) fn recycling(cause: Cause) {
+    counter!(RECYCLES, "reason" => cause.as_str()).increment(1);
 }

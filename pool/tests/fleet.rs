@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use common::{fleet, nothing_outside, until, who};
+use common::{MANY, fleet, nothing_outside, until, who};
 use jetway_config::{Identity, Limits, SecretString, net::HostPort, pool::Backend};
 use jetway_pool::{Attachment, Gone, Pool, PoolError, ServerId, ServerState};
 use jetway_wire::{frame::Caps, peer::Peer};
@@ -127,7 +127,7 @@ fn users(n: usize) -> impl Iterator<Item = Identity> {
 async fn attach_all(pool: &Pool, n: usize) -> HashMap<Identity, Attachment> {
     let mut all = HashMap::new();
     for user in users(n) {
-        all.insert(user.clone(), pool.home(&user).await.unwrap());
+        all.insert(user.clone(), pool.home(&user, MANY).await.unwrap());
     }
     all
 }
@@ -168,7 +168,7 @@ async fn a_loss_moves_only_its_own_users_and_its_return_brings_them_back() {
     stubs[1] = stubs[1].again().await;
     until("it is up again", || state_of(&pool, &lost) == ServerState::Up).await;
     // Who is attached stays where they are; who comes anew is where they were at first.
-    let after = pool.home(&lost_user).await.unwrap();
+    let after = pool.home(&lost_user, MANY).await.unwrap();
     assert_eq!(after.id(), all[&lost_user].id());
     drop(after);
     drop(all);
@@ -200,7 +200,7 @@ async fn failed_dials_open_the_circuit_too() {
     assert!(matches!(attachment.closed().await, Gone::Down { .. }));
     assert!(patient.attach(&stubs[0].id()).is_ok());
     for user in users(20) {
-        assert_eq!(*pool.home(&user).await.unwrap().id(), stubs[1].id());
+        assert_eq!(*pool.home(&user, MANY).await.unwrap().id(), stubs[1].id());
     }
     stop(pool).await;
     stop(patient).await;
@@ -211,7 +211,7 @@ async fn nobody_up() {
     let stubs = stubs(2).await;
     stubs.iter().for_each(Stub::stop);
     let pool = pool(&stubs).await;
-    let error = pool.home(&who("acme/ada")).await.unwrap_err();
+    let error = pool.home(&who("acme/ada"), MANY).await.unwrap_err();
     assert!(
         matches!(error, PoolError::NoServer { configured: 2, .. }) && error.retry_after().is_some(),
         "{error}"
@@ -221,9 +221,9 @@ async fn nobody_up() {
     assert!(matches!(pool.attach(&ServerId::new("nowhere:1")), Err(PoolError::NotRunning(_))));
     let _back = stubs[0].again().await;
     until("it is found", || pool.ready().ready).await;
-    pool.home(&who("acme/ada")).await.unwrap();
+    pool.home(&who("acme/ada"), MANY).await.unwrap();
     stop(pool.clone()).await;
-    assert!(matches!(pool.home(&who("acme/ada")).await, Err(PoolError::ShuttingDown)));
+    assert!(matches!(pool.home(&who("acme/ada"), MANY).await, Err(PoolError::ShuttingDown)));
 }
 
 #[tokio::test]

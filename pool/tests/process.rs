@@ -4,9 +4,9 @@ mod common;
 
 use std::time::{Duration, Instant};
 
-use common::{bearing, canonical, is_running, nothing_outside, runtime, script, settings, until, who};
+use common::{bearing, canonical, is_running, MANY, nothing_outside, runtime, script, settings, until, who};
 use jetway_config::{Limits, pool::Pool as Settings};
-use jetway_pool::{Gone, Pool, PoolError, ServerId, StartError, StopReason};
+use jetway_pool::{Gone, Pool, PoolError, ServerId, StartError, StopReason, Whose};
 use jetway_wire::{
     frame::Caps,
     peer::{Peer, connect_params},
@@ -68,7 +68,7 @@ async fn a_hundred_callers_start_one_process() {
     let callers: Vec<_> = (0..100)
         .map(|n| {
             let (pool, ada) = (pool.clone(), ada.clone());
-            let caller = tokio::spawn(async move { pool.home(&ada).await.unwrap() });
+            let caller = tokio::spawn(async move { pool.home(&ada, MANY).await.unwrap() });
             if n % 2 == 0 {
                 caller.abort();
             }
@@ -97,7 +97,7 @@ async fn a_hundred_callers_start_one_process() {
 async fn a_caller_that_goes_away_does_not_stop_the_start() {
     let (pool, _dir) = real().await;
     let ada = who("acme/ada");
-    let gave_up = tokio::time::timeout(Duration::from_millis(1), pool.home(&ada)).await;
+    let gave_up = tokio::time::timeout(Duration::from_millis(1), pool.home(&ada, MANY)).await;
     assert!(gave_up.is_err(), "too fast for this test");
     until("it is up", || pool.attach(&ServerId::of_user(&ada)).is_ok()).await;
     stop(&pool).await;
@@ -107,7 +107,7 @@ async fn a_caller_that_goes_away_does_not_stop_the_start() {
 async fn nothing_of_value_in_argv_or_reach_of_others() {
     use std::os::unix::fs::PermissionsExt as _;
     let (pool, dir) = real().await;
-    let ada = pool.home(&who("acme/ada")).await.unwrap();
+    let ada = pool.home(&who("acme/ada"), MANY).await.unwrap();
     let pid = ada.pid().unwrap();
     let read = |file: &str| std::fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap();
     let token = ada.token().unwrap().expose();
@@ -125,7 +125,7 @@ async fn nothing_of_value_in_argv_or_reach_of_others() {
         assert_eq!(private.metadata().unwrap().permissions().mode() & 0o777, 0o700, "{private:?}");
     }
     // Another user has another process and another token.
-    let bob = pool.home(&who("acme/bob")).await.unwrap();
+    let bob = pool.home(&who("acme/bob"), MANY).await.unwrap();
     assert!(bob.pid() != ada.pid() && bob.token() != ada.token());
     stop(&pool).await;
 }
@@ -134,12 +134,12 @@ async fn nothing_of_value_in_argv_or_reach_of_others() {
 async fn a_killed_process_is_noticed_and_replaced_at_once() {
     let (pool, _dir) = real().await;
     let ada = who("acme/ada");
-    let old = pool.home(&ada).await.unwrap();
+    let old = pool.home(&ada, MANY).await.unwrap();
     let begun = Instant::now();
     signal(old.pid().unwrap(), Signal::SIGKILL);
     let gone = tokio::time::timeout(Duration::from_secs(2), old.closed()).await.unwrap();
     assert!(matches!(&gone, Gone::Exited { status } if status.contains("SIGKILL")), "{gone}");
-    let new = pool.home(&ada).await.unwrap();
+    let new = pool.home(&ada, MANY).await.unwrap();
     eprintln!("kill -9 to replaced: {:?}", begun.elapsed());
     assert!(new.pid() != old.pid() && new.incarnation() != old.incarnation() && new.id() == old.id());
     assert!(old.dial().await.is_err());
@@ -157,7 +157,7 @@ async fn a_cli_that_keeps_dying_is_left_alone() {
     let ada = who("acme/ada");
     let mut deaths = 0;
     let refused = loop {
-        match pool.home(&ada).await {
+        match pool.home(&ada, MANY).await {
             Ok(attachment) => {
                 signal(attachment.pid().unwrap(), Signal::SIGKILL);
                 attachment.closed().await;
@@ -169,7 +169,7 @@ async fn a_cli_that_keeps_dying_is_left_alone() {
     };
     assert!(matches!(refused, PoolError::CrashLoop { failures: 5, .. }), "{refused} after {deaths}");
     assert!(refused.retry_after().is_some_and(|after| after > Duration::from_secs(1)));
-    pool.home(&who("acme/bob")).await.unwrap();
+    pool.home(&who("acme/bob"), MANY).await.unwrap();
     stop(&pool).await;
 }
 
@@ -180,7 +180,7 @@ async fn a_cli_that_says_nothing_times_out() {
         settings(script(dir.path(), "sleep 100 & echo hello; sleep 100"), &dir.path().join("state"));
     settings.process.start_timeout = Duration::from_millis(300);
     let pool = start(&settings).await;
-    let error = pool.home(&who("acme/ada")).await.unwrap_err();
+    let error = pool.home(&who("acme/ada"), MANY).await.unwrap_err();
     assert!(
         matches!(error, PoolError::StartTimeout { phase: jetway_pool::Phase::Announcement, .. }),
         "{error}"
@@ -195,7 +195,7 @@ async fn a_cli_that_does_not_come_up_is_tried_thrice_and_quoted() {
     let dir = tempfile::tempdir().unwrap();
     let body = r#"echo x >> ../tries; echo "no luck, token $COPILOT_CONNECTION_TOKEN" >&2; exit 7"#;
     let pool = start(&settings(script(dir.path(), body), &dir.path().join("state"))).await;
-    let error = pool.home(&who("acme/ada")).await.unwrap_err();
+    let error = pool.home(&who("acme/ada"), MANY).await.unwrap_err();
     let text = error.to_string();
     assert!(matches!(error, PoolError::Launch { attempts: 3, .. }), "{error:?}");
     assert!(text.contains("exit status: 7") && text.ends_with("no luck, token <redacted>"), "{text}");
@@ -212,13 +212,13 @@ async fn the_idlest_makes_room_and_the_idle_are_stopped() {
     settings.process.idle_timeout = Duration::from_secs(2);
     let pool = start(&settings).await;
     let (ada, bob, cyd) = (who("acme/ada"), who("acme/bob"), who("acme/cyd"));
-    let at_ada = pool.home(&ada).await.unwrap();
-    let at_bob = pool.home(&bob).await.unwrap();
-    let full = pool.home(&cyd).await.unwrap_err();
-    assert!(matches!(full, PoolError::Full { limit: 2, .. }), "{full}");
+    let at_ada = pool.home(&ada, MANY).await.unwrap();
+    let at_bob = pool.home(&bob, MANY).await.unwrap();
+    let full = pool.home(&cyd, MANY).await.unwrap_err();
+    assert!(matches!(full, PoolError::Full { whose: Whose::Host, limit: 2, .. }), "{full}");
     let bobs = at_bob.server().clone();
     drop(at_bob);
-    let at_cyd = pool.home(&cyd).await.unwrap();
+    let at_cyd = pool.home(&cyd, MANY).await.unwrap();
     // There are never more than two: cyd's process started when bob's had ended.
     assert_eq!(bobs.gone(), Some(Gone::Stopped(StopReason::Evicted)));
     assert!(!is_running(bobs.pid().unwrap()));
@@ -235,18 +235,18 @@ async fn shutdown_leaves_nothing() {
     let (pool, dir) = real().await;
     let mut attachments = Vec::new();
     for user in ["acme/ada", "acme/bob", "umbrella/ada"] {
-        attachments.push(pool.home(&who(user)).await.unwrap());
+        attachments.push(pool.home(&who(user), MANY).await.unwrap());
     }
     let late = {
         let pool = pool.clone();
-        tokio::spawn(async move { pool.home(&who("acme/late")).await })
+        tokio::spawn(async move { pool.home(&who("acme/late"), MANY).await })
     };
     tokio::task::yield_now().await;
     stop(&pool).await;
     let mark = format!("={}#", canonical(dir.path()).display());
     until("nothing bears our mark", || bearing(&mark).is_empty()).await;
     assert!(matches!(late.await.unwrap(), Err(PoolError::ShuttingDown) | Ok(_)));
-    assert!(matches!(pool.home(&who("acme/ada")).await, Err(PoolError::ShuttingDown)));
+    assert!(matches!(pool.home(&who("acme/ada"), MANY).await, Err(PoolError::ShuttingDown)));
     assert!(attachments.iter().all(|a| a.gone() == Some(Gone::Stopped(StopReason::Shutdown))));
     assert!(!pool.ready().ready);
     drop(pool);
@@ -260,7 +260,7 @@ async fn a_cli_that_will_not_end_is_killed() {
     let dir = tempfile::tempdir().unwrap();
     let program = {
         let (pool, _dir) = real().await;
-        let ada = pool.home(&who("acme/ada")).await.unwrap();
+        let ada = pool.home(&who("acme/ada"), MANY).await.unwrap();
         let program = std::fs::read_link(format!("/proc/{}/exe", ada.pid().unwrap())).unwrap();
         stop(&pool).await;
         program.display().to_string()
@@ -268,7 +268,7 @@ async fn a_cli_that_will_not_end_is_killed() {
     // A server that answers, in a session of its own, behind a shell that ignores SIGTERM.
     let body = format!("trap '' TERM\nsetsid {program} \"$@\" &\nwhile :; do sleep 1; done");
     let pool = start(&settings(script(dir.path(), &body), &dir.path().join("state"))).await;
-    let ada = pool.home(&who("acme/ada")).await.unwrap();
+    let ada = pool.home(&who("acme/ada"), MANY).await.unwrap();
     let begun = Instant::now();
     pool.shutdown(begun + Duration::from_millis(500)).await;
     assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
@@ -289,7 +289,7 @@ async fn two_pools_do_not_share_a_state_directory() {
 async fn what_sessions_leave_running_is_swept() {
     let (pool, dir) = real().await;
     let ada = who("acme/ada");
-    let attachment = pool.home(&ada).await.unwrap();
+    let attachment = pool.home(&ada, MANY).await.unwrap();
     let peer = connect(&attachment).await;
     shell(&peer).await;
     let mark = format!("={}#", canonical(dir.path()).display());
@@ -306,7 +306,7 @@ async fn what_sessions_leave_running_is_swept() {
 async fn helper_parent() {
     let Ok(dir) = std::env::var("JETWAY_TEST_STATE_DIR") else { return };
     let pool = start(&settings(runtime(), dir.as_ref())).await;
-    let attachment = pool.home(&who("acme/ada")).await.unwrap();
+    let attachment = pool.home(&who("acme/ada"), MANY).await.unwrap();
     let peer = connect(&attachment).await;
     shell(&peer).await;
     println!("holding {}", attachment.pid().unwrap());

@@ -1,5 +1,7 @@
 //! What an operator may know of the processes.
 
+use std::{sync::atomic::Ordering, time::Instant};
+
 use jetway_config::{Identity, sandbox::Level};
 
 use super::{PerUser, Running, Ticket};
@@ -13,8 +15,42 @@ use crate::{
 impl PerUser {
     pub(crate) fn status(&self) -> Vec<ServerStatus> {
         let slots = self.slots();
-        let level = self.sandbox();
-        slots.iter().map(|(who, slot)| one(who, slot, slots.deaths(who).into(), level)).collect()
+        let (recycler, level) = (self.recycler(), self.sandbox());
+        let one = |(who, slot): (&Identity, &Slot<Running, Ticket>)| {
+            let (state, running) = match slot {
+                Slot::Starting { .. } => (ServerState::Starting, None),
+                Slot::Running { server, attachments, draining, .. } => {
+                    let worn = recycler.cause(server.server.incarnation);
+                    let state = ServerState::of_up(draining.is_some(), *attachments);
+                    (state, Some((&*server.server, *attachments, *draining, worn)))
+                }
+                Slot::Stopping { .. } => (ServerState::Stopping, None),
+            };
+            let none = nothing(who, state, slots.deaths(who), level);
+            running.map_or(none.clone(), |(server, attachments, draining, worn)| ServerStatus {
+                address: Some(server.address()),
+                pid: server.pid,
+                version: server.version.clone(),
+                users: usize::from(attachments > 0),
+                attachments,
+                uptime: Some(server.since.elapsed()),
+                rtt: server.account.rtt(),
+                memory: server.memory(),
+                served: server.account.sessions.load(Ordering::Relaxed),
+                turns: server.account.turns.load(Ordering::Relaxed),
+                draining,
+                worn,
+                ..none
+            })
+        };
+        let dying = slots.backing_off(Instant::now()).map(|(who, failures, remaining)| {
+            let problem = format!("died {failures} times in a row; the next try is in {remaining:.1?}");
+            ServerStatus {
+                problem: Some(problem),
+                ..nothing(who, ServerState::BackingOff, failures, level)
+            }
+        });
+        slots.iter().map(one).chain(dying).collect()
     }
 
     /// Those that are being left.
@@ -40,29 +76,24 @@ impl PerUser {
     }
 }
 
-fn one(who: &Identity, slot: &Slot<Running, Ticket>, restarts: u64, level: Level) -> ServerStatus {
-    let (state, server, attachments, draining) = match slot {
-        Slot::Starting { .. } => (ServerState::Starting, None, 0, None),
-        Slot::Running { server, attachments, draining, .. } => {
-            let state = ServerState::of_up(draining.is_some(), *attachments);
-            (state, Some(&server.server), *attachments, *draining)
-        }
-        Slot::Stopping { .. } => (ServerState::Stopping, None, 0, None),
-    };
+/// What there is to say of a user without a process that runs.
+fn nothing(who: &Identity, state: ServerState, deaths: u32, level: Level) -> ServerStatus {
     ServerStatus {
         id: ServerId::of_user(who),
         state,
-        address: server.map(|s| s.address()),
-        pid: server.and_then(|s| s.pid),
-        version: server.and_then(|s| s.version.clone()),
-        users: usize::from(attachments > 0),
-        attachments,
-        uptime: server.map(|s| s.since.elapsed()),
-        restarts,
+        address: None,
+        pid: None,
+        version: None,
+        users: 0,
+        attachments: 0,
+        uptime: None,
+        restarts: deaths.into(),
         rtt: None,
-        memory: server.and_then(|s| s.memory()),
-        served: server.map_or(0, |s| s.served()),
-        draining,
+        memory: None,
+        served: 0,
+        turns: 0,
+        draining: None,
+        worn: None,
         sandbox: Some(level),
         group: None,
         problem: None,

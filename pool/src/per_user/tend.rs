@@ -1,17 +1,23 @@
-//! What is done about processes from time to time: measured, stopped when nobody uses them, cleaned up after.
+//! What is done about processes from time to time: measured, stopped when nobody uses them, replaced when they are worn,
+//! cleaned up after.
 
 use std::{
+    collections::BTreeMap,
     sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 
+use jetway_config::{Identity, TenantId};
 use tracing::info;
 
 use super::{PerUser, Running, Ticket, ticket};
 use crate::{
+    drain::DrainReason,
     error::StopReason,
     memory::{self, Memory},
-    slots::Slot,
+    recycle::{Step, Vitals},
+    server::Server,
+    slots::{Slot, Slots},
     telemetry,
 };
 
@@ -25,6 +31,16 @@ impl PerUser {
         let used = self.memory_used.load(Ordering::Relaxed);
         let processes = self.slots().iter().filter(|(_, slot)| matches!(slot, Slot::Running { .. })).count();
         Memory { used, processes, budget: self.memory_budget }
+    }
+
+    /// Stops processes that nobody uses of tenants that have more than `most`; returns which tenants have too many
+    /// still, and how many.
+    pub(crate) fn trim(&self, most: impl Fn(&TenantId) -> usize) -> Vec<(TenantId, usize)> {
+        let (stopped, over) = self.slots().trim(most, Instant::now(), ticket);
+        for evicted in stopped {
+            evicted.stop.send_replace(Some(StopReason::Evicted));
+        }
+        over
     }
 
     /// Looks at what the processes hold.
@@ -45,6 +61,41 @@ impl PerUser {
         let memory = Memory { used, processes: servers.len(), budget: self.memory_budget };
         self.slots().limit(self.max.min(memory.fits()));
         memory
+    }
+
+    /// Has worn processes stopped when they are quiet.
+    fn recycle(&self, slots: &mut Slots<Running, Ticket>, now: Instant) {
+        let running = |(who, slot): (&Identity, &Slot<Running, Ticket>)| match slot {
+            Slot::Running { server, attachments, draining, .. } => {
+                let vitals = self.vitals(&server.server, *attachments > 0, *draining, now);
+                Some((server.server.incarnation, (who.clone(), vitals)))
+            }
+            _ => None,
+        };
+        let running: BTreeMap<_, _> = slots.iter().filter_map(running).collect();
+        let vitals: Vec<_> = running.iter().map(|(life, (_, vitals))| (*life, *vitals)).collect();
+        for step in self.recycler().look(&vitals, now) {
+            // None is spared: the next use makes a fresh one.
+            let Step::Leave(life, cause) = step else { continue };
+            let (who, _) = &running[&life];
+            telemetry::recycling(cause);
+            info!(tenant = %who.tenant, user = %who.user, reason = %cause, "a CLI process is worn and is left");
+            self.leave(slots, who, DrainReason::Recycle);
+        }
+    }
+
+    fn vitals(&self, server: &Server, used: bool, draining: Option<DrainReason>, now: Instant) -> Vitals {
+        Vitals {
+            hung: server.account.silence(|silence| silence.is_hung(self.failures)),
+            memory: server.memory(),
+            slower: server.account.slower(),
+            age: now.saturating_duration_since(server.since),
+            turns: server.account.turns.load(Ordering::Relaxed),
+            sessions: server.account.sessions.load(Ordering::Relaxed),
+            used,
+            open: draining.is_none(),
+            draining,
+        }
     }
 
     pub(super) async fn sweep(&self) {
@@ -69,6 +120,7 @@ pub(super) async fn tend(pool: Arc<PerUser>) {
         for evicted in slots.stop_least_recently_used(excess, now, ticket) {
             evicted.stop.send_replace(Some(StopReason::Evicted));
         }
+        pool.recycle(&mut slots, now);
         slots.forget(now);
     }
 }

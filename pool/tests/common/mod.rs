@@ -9,10 +9,14 @@ use std::{
 
 use jetway_config::{
     Identity, MemoryBudget,
-    pool::{Backend, Command, Health, Pool as Settings, PoolMode, Process, Recycle},
+    pool::{Backend, Command, Health, Pool as Settings, PoolMode, Process},
+    recycle::Recycle,
     sandbox::{Level, ProcessLimits, Sandbox},
 };
 use jetway_pool::sandbox::{Outside, Serving};
+
+/// More processes of a tenant than any test has.
+pub(crate) const MANY: usize = 1000;
 
 /// `tenant/user`.
 pub(crate) fn who(name: &str) -> Identity {
@@ -39,6 +43,7 @@ pub(crate) fn settings(command: Command, state_dir: &Path) -> Settings {
             max_processes: 50,
             memory_budget: MemoryBudget::Percent(50),
             idle_timeout: Duration::from_secs(60),
+            ping_interval: Duration::from_secs(10),
             sandbox: Sandbox::None,
             sandbox_min: Level::None,
             sandbox_paths: Vec::new(),

@@ -1,0 +1,166 @@
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+
+use super::*;
+
+const MAX: usize = 3;
+/// Of the one tenant that has fewer.
+const OF_TENANT: usize = 2;
+const TIMEOUT: Duration = Duration::from_secs(60);
+const LONGEST: Duration = Duration::from_secs(1);
+
+fn tenant_of(n: usize) -> &'static str {
+    if n.is_multiple_of(2) { "acme" } else { "umbrella" }
+}
+
+fn most_of(tenant: &str) -> usize {
+    if tenant == "acme" { OF_TENANT } else { MAX }
+}
+
+fn user(n: usize) -> Identity {
+    Identity { tenant: tenant_of(n).parse().unwrap(), user: format!("user-{n}").parse().unwrap() }
+}
+
+/// What a naive reader of the rules keeps about a user. Servers are numbers, tickets are users.
+#[derive(Debug, Clone, PartialEq)]
+enum Model {
+    Starting,
+    Running { server: usize, attachments: usize, used: Instant, fresh: bool, draining: bool },
+    Stopping,
+}
+
+proptest! {
+    #[test]
+    fn laws(steps in prop::collection::vec((0..9_u8, 0..6_usize, 0..50_u64), 0..300)) {
+        let mut now = Instant::now();
+        let mut slots: Slots<usize, ()> = Slots::new(MAX);
+        let mut model: BTreeMap<usize, Model> = BTreeMap::new();
+        let mut servers = 0;
+        for (what, n, seconds) in steps {
+            let who = user(n);
+            match what {
+                0 | 1 => {
+                    let live = |own: bool| model.iter().filter(|(m, s)| {
+                        **s != Model::Stopping && (!own || tenant_of(**m) == tenant_of(n))
+                    }).count();
+                    let most = most_of(tenant_of(n));
+                    let (full, crowded) = (live(true) >= most, live(false) == MAX);
+                    let idlest = model.iter().filter_map(|(m, state)| match state {
+                        Model::Running { attachments: 0, used, fresh, .. }
+                            if (!fresh || now.duration_since(*used) >= FRESH)
+                                && (!full || tenant_of(*m) == tenant_of(n)) => Some((*used, user(*m), *m)),
+                        _ => None,
+                    }).min();
+                    match (slots.want(&who, most, now, LONGEST, || ()), model.get_mut(&n)) {
+                        (Want::Attached(s), Some(Model::Running { server, attachments, used, fresh, .. })) => {
+                            prop_assert_eq!(s, *server);
+                            *attachments += 1;
+                            (*used, *fresh) = (now, false);
+                        }
+                        (Want::Wait(()), Some(Model::Starting | Model::Stopping)) => {}
+                        (Want::Full(whose), None) => {
+                            prop_assert_eq!(whose == Whose::Tenant, full);
+                            prop_assert!((full || crowded) && idlest.is_none());
+                        }
+                        (Want::Start { delay, evicted, .. }, None) => {
+                            prop_assert!(delay <= LONGEST);
+                            prop_assert_eq!(evicted.is_some(), full || crowded);
+                            if let Some(evicted) = evicted {
+                                let (_, _, idlest) = idlest.unwrap();
+                                let stopping = model.insert(idlest, Model::Stopping);
+                                let same = matches!(stopping, Some(Model::Running { server, .. }) if server == evicted);
+                                prop_assert!(same);
+                            }
+                            model.insert(n, Model::Starting);
+                        }
+                        (Want::Backoff { remaining, .. }, None) => prop_assert!(remaining > LONGEST),
+                        (_, expected) => prop_assert!(false, "expected {:?}", expected),
+                    }
+                }
+                2 => if model.get(&n) == Some(&Model::Starting) {
+                    servers += 1;
+                    prop_assert!(slots.started(&who, servers, now).is_some());
+                    let fresh = Model::Running { server: servers, attachments: 0, used: now, fresh: true, draining: false };
+                    model.insert(n, fresh);
+                },
+                3 => if let Some(state) = model.remove(&n) {
+                    if state != Model::Stopping {
+                        slots.died(&who, Duration::ZERO, now);
+                    }
+                    let told = slots.ended(&who).is_some();
+                    prop_assert_eq!(told, !matches!(state, Model::Running { .. }));
+                },
+                4 => if let Some(Model::Running { server, attachments: count @ 1.., used, draining, .. }) = model.get_mut(&n) {
+                    let stopped = slots.release(&who, now, |s| s == server, || ());
+                    (*count, *used) = (*count - 1, now);
+                    let last = *count == 0 && *draining;
+                    prop_assert_eq!(stopped.is_some(), last);
+                    if last {
+                        model.insert(n, Model::Stopping);
+                    }
+                } else {
+                    // The end of an attachment to a server that is gone.
+                    prop_assert!(slots.release(&who, now, |s| *s == usize::MAX, || ()).is_none());
+                },
+                7 => {
+                    let drained = slots.drain(&who, DrainReason::Operator, || ());
+                    match model.get_mut(&n) {
+                        Some(Model::Running { server, attachments: 1.., draining, .. }) => {
+                            prop_assert_eq!(drained, Some((*server, Drained::Later)));
+                            *draining = true;
+                        }
+                        Some(running @ Model::Running { .. }) => {
+                            prop_assert!(matches!(drained, Some((_, Drained::Now))));
+                            *running = Model::Stopping;
+                        }
+                        _ => prop_assert_eq!(drained, None),
+                    }
+                }
+                8 => if let Some(Model::Running { server, draining, .. }) = model.get_mut(&n) {
+                    prop_assert_eq!(slots.undrain(&who), Some(*server));
+                    *draining = false;
+                },
+                5 => {
+                    let mut expected = Vec::new();
+                    for state in model.values_mut() {
+                        if let Model::Running { server, attachments: 0, used, .. } = *state
+                            && now.duration_since(used) >= TIMEOUT
+                        {
+                            expected.push(server);
+                            *state = Model::Stopping;
+                        }
+                    }
+                    let mut stopped = slots.stop_idle(TIMEOUT, now, || ());
+                    stopped.sort_unstable();
+                    expected.sort_unstable();
+                    prop_assert_eq!(stopped, expected);
+                    slots.forget(now);
+                }
+                _ => now += Duration::from_secs(seconds),
+            }
+            prop_assert!(model.values().filter(|m| **m != Model::Stopping).count() <= MAX);
+            let acmes = model.iter().filter(|(n, m)| tenant_of(**n) == "acme" && **m != Model::Stopping).count();
+            prop_assert!(acmes <= OF_TENANT);
+            prop_assert_eq!(slots.iter().count(), model.len());
+        }
+    }
+}
+
+#[test]
+fn a_tenant_that_may_have_fewer_lets_go_of_its_own_idle_ones() {
+    let now = Instant::now();
+    let mut slots: Slots<usize, ()> = Slots::new(100);
+    for n in 0..8 {
+        assert!(matches!(slots.want(&user(n), MAX + 1, now, LONGEST, || ()), Want::Start { evicted: None, .. }));
+        slots.started(&user(n), n, now);
+        assert!(slots.attach(&user(n), now).is_some());
+    }
+    let most = |tenant: &TenantId| if tenant.as_str() == "acme" { 1 } else { 100 };
+    let acme: TenantId = "acme".parse().unwrap();
+    assert_eq!(slots.trim(most, now, || ()), (vec![], vec![(acme.clone(), 3)]));
+    for n in [4, 1, 2] {
+        slots.release(&user(n), now + Duration::from_secs(n as u64), |_| true, || ());
+    }
+    assert_eq!(slots.trim(most, now, || ()), (vec![2, 4], vec![(acme, 1)]), "the least recently used first, and no other's");
+}
