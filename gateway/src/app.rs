@@ -11,7 +11,7 @@ use tokio::{
 };
 use tokio_util::task::TaskTracker;
 
-use jetway_config::{Config, Fixed, Identity, Live, Sources, listen::Port, pool::PoolMode};
+use jetway_config::{Config, Fixed, Identity, Live, Sources, TenantId, listen::Port, pool::PoolMode};
 use jetway_lockd::{Lockd, Turns};
 use jetway_pool::Pool;
 use jetway_wire::catalogue::Surface;
@@ -91,6 +91,11 @@ impl Core {
     /// Replaces that.
     pub(crate) fn put_into_effect(&self, rules: Rules) {
         self.rules.store(Arc::new(rules));
+    }
+
+    /// How many CLI processes a tenant's users may have.
+    pub(crate) fn processes_of(&self, tenant: &TenantId) -> usize {
+        self.live().tenants.get(tenant).max_processes
     }
 
     /// Whether CLI servers belong to one user each.

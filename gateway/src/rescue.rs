@@ -97,6 +97,8 @@ fn overloaded(limit: Limit) -> &'static str {
         Limit::WaitingTurns => "Too many turns wait already",
         Limit::TurnWait => "There is no room for another turn in time",
         Limit::ActiveSessions => "All sessions of the CLI server are busy",
+        Limit::TenantSessions => "All sessions of the tenant are busy",
+        Limit::TenantProcesses => "All CLI processes of the tenant are in use",
         Limit::Directory => "The session directory does not answer",
         Limit::Locks => "The lock store does not answer",
         Limit::SessionsPerUser => "Too many sessions: delete some",

@@ -69,12 +69,15 @@ fn servers(rows: &Value) -> Table {
         "memory",
         "age",
         "last turn",
-        "served",
+        "sessions served",
+        "turns served",
         "ping",
         "note",
     ]);
     for row in list(rows) {
-        let note = [&row["draining"], &row["problem"]].into_iter().filter(|v| !v.is_null()).map(text);
+        let said = [("", "draining"), ("worn: ", "worn"), ("", "problem")];
+        let note = said.iter().filter(|(_, key)| !row[key].is_null());
+        let note = note.map(|(what, key)| format!("{what}{}", text(&row[key])));
         table.row(vec![
             text(&row["id"]),
             text(&row["state"]),
@@ -87,6 +90,7 @@ fn servers(rows: &Value) -> Table {
             time(&row["ageSeconds"]),
             time(&row["lastTurnSeconds"]),
             text(&row["served"]),
+            text(&row["turnsServed"]),
             time(&row["pingSeconds"]),
             note.collect::<Vec<_>>().join("; "),
         ]);

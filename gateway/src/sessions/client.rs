@@ -16,7 +16,7 @@ use tokio_util::task::TaskTracker;
 use tracing::warn;
 
 use jetway_config::{Identity, SessionId};
-use jetway_pool::{PoolError, ServerId};
+use jetway_pool::{PoolError, ServerId, Whose};
 use jetway_wire::{Envelope, Id};
 
 use super::{
@@ -306,15 +306,7 @@ impl Client {
         }
         let mut tries = 1..HOME_TRIES;
         loop {
-            let server = match self.core.pool.home(self.who()).await {
-                Ok(server) => server,
-                // Somebody else's process may rest.
-                Err(PoolError::Full { .. }) if idle::make_room(&self.core) && tries.next().is_some() => {
-                    sleep(HOME_PAUSE).await;
-                    continue;
-                }
-                Err(error) => return Err(refused(&error)),
-            };
+            let server = idle::home(&self.core, self.who()).await.map_err(|error| refused(&error))?;
             let (id, life) = (server.id().clone(), server.incarnation());
             // A process that was started anew has its predecessor's id.
             if let Some(leg) = self.leg(&id).filter(|l| l.server().incarnation() == life) {
@@ -401,7 +393,7 @@ impl Client {
             Ok(server) => self.open(server).await.map(|(leg, _)| leg),
             // Another's process may have to be started first.
             Err(_) if self.core.exclusive() && !session.is_of(self.who()) => {
-                let server = self.core.pool.home(&session.key.owner).await.map_err(|e| refused(&e))?;
+                let server = idle::home(&self.core, &session.key.owner).await.map_err(|e| refused(&e))?;
                 self.open(server).await.map(|(leg, _)| leg)
             }
             Err(_) => self.home().await,
@@ -554,6 +546,7 @@ fn refused(error: &PoolError) -> Refusal {
     warn!(%error, "no CLI server");
     match error {
         PoolError::ShuttingDown => Refusal::Draining(retry),
+        PoolError::Full { whose: Whose::Tenant, .. } => Refusal::Overloaded(Limit::TenantProcesses, retry),
         PoolError::Full { .. } | PoolError::NoServer { .. } => Refusal::Overloaded(Limit::Servers, retry),
         _ => Refusal::Overloaded(Limit::ServerStart, retry),
     }

@@ -10,7 +10,8 @@ use futures_util::future::join_all;
 use tokio::time::{Instant, interval, sleep};
 use tracing::{debug, info};
 
-use jetway_config::Identity;
+use jetway_config::{Identity, TenantId};
+use jetway_pool::{Attachment, PoolError, Whose};
 
 use super::{client::Client, registry::Session, revival};
 use crate::{app::Core, metrics};
@@ -20,6 +21,11 @@ const LOOK: Duration = Duration::from_secs(1);
 
 /// The longest that a new connection waits for an old one to be seen to have ended.
 const PARTING: Duration = Duration::from_millis(250);
+
+/// How often a process is asked for, when others are to make room for it.
+const TRIES: u32 = 5;
+/// The pause between: a process that is let go of is free within milliseconds.
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// Every connected client, by user.
 #[derive(Default)]
@@ -69,11 +75,12 @@ impl Clients {
         }
     }
 
-    /// The users that hold a CLI process and use it for nothing, least recently used first.
-    fn idle(&self) -> Vec<(Instant, Identity)> {
+    /// The users, of one tenant or of all, that hold a CLI process and use it for nothing, least recently used first.
+    fn idle(&self, tenant: Option<&TenantId>) -> Vec<(Instant, Identity)> {
         let users = self.lock();
         let mut idle: Vec<_> = users
             .iter()
+            .filter(|(who, _)| tenant.is_none_or(|tenant| who.tenant == *tenant))
             .filter_map(|(who, clients)| {
                 let clients: Vec<_> = clients.iter().filter_map(Weak::upgrade).collect();
                 let holds = clients.iter().any(|c| c.has_legs());
@@ -117,7 +124,7 @@ pub(crate) async fn watch(core: Arc<Core>) {
     let mut ticks = interval(LOOK);
     while closing.run_until_cancelled(ticks.tick()).await.is_some() {
         let now = Instant::now();
-        for (used, who) in core.clients.idle() {
+        for (used, who) in core.clients.idle(None) {
             if now - used < allowed {
                 break;
             }
@@ -125,16 +132,43 @@ pub(crate) async fn watch(core: Arc<Core>) {
         }
         let excess = core.pool.memory().map_or(0, |m| m.excess());
         for _ in 0..excess {
-            if !make_room(&core) {
+            if !make_room(&core, None) {
                 break;
+            }
+        }
+        // Tenants that may have fewer since the configuration was loaded again.
+        for (tenant, excess) in core.pool.trim(|tenant| core.processes_of(tenant)) {
+            for _ in 0..excess {
+                if !make_room(&core, Some(&tenant)) {
+                    break;
+                }
             }
         }
     }
 }
 
-/// Lets go of the least recently used CLI process that does nothing. Returns whether there was one.
-pub(crate) fn make_room(core: &Core) -> bool {
-    core.clients.idle().iter().any(|(_, who)| let_go(core, who, Reason::Pressure))
+/// The CLI server of `who`. Another's process rests for it if need be: one of the same tenant where that has all it
+/// may have, else anybody's.
+pub(crate) async fn home(core: &Core, who: &Identity) -> Result<Attachment, PoolError> {
+    let mut tries = 1..TRIES;
+    loop {
+        let of_tenant = core.processes_of(&who.tenant);
+        match core.pool.home(who, of_tenant).await {
+            Err(PoolError::Full { whose, .. })
+                if make_room(core, (whose == Whose::Tenant).then_some(&who.tenant))
+                    && tries.next().is_some() =>
+            {
+                sleep(PAUSE).await;
+            }
+            outcome => return outcome,
+        }
+    }
+}
+
+/// Lets go of the least recently used CLI process that does nothing, of one tenant's or of all. Returns whether there
+/// was one.
+fn make_room(core: &Core, tenant: Option<&TenantId>) -> bool {
+    core.clients.idle(tenant).iter().any(|(_, who)| let_go(core, who, Reason::Pressure))
 }
 
 /// Closes the legs of a user's clients, if all are still quiet; the pool then stops the process in its turn.

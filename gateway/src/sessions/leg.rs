@@ -273,7 +273,9 @@ impl Leg {
         }
         let new = before.is_none();
         if new {
-            session.attach();
+            if session.attach() {
+                self.server.served_session();
+            }
             metrics::sessions_attached(1);
         }
         new
@@ -292,7 +294,9 @@ impl Leg {
     pub(crate) fn follow(&self, id: &str, turn: Turn) -> bool {
         let routes = lock(&self.routes);
         let Some(route) = routes.get(id) else { return false };
-        route.session.follow(turn, self.id);
+        if let Some(first) = route.session.follow(turn, self.id) {
+            self.server.spoke_after(first);
+        }
         true
     }
 

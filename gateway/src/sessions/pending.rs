@@ -110,6 +110,7 @@ impl Then {
         match self {
             Then::Nothing | Then::List { .. } => {}
             Then::Turn { session, turn } => {
+                leg.server().served_turn();
                 if session.turn_taken(turn) {
                     lease::ask_until_done(client.core(), session, leg);
                 }

@@ -31,7 +31,7 @@ pub(crate) struct Spot {
 /// Where a session that is new is to be made: at home.
 pub(crate) async fn of_new(client: &Arc<Client>) -> Result<Spot, Refusal> {
     let leg = client.home().await?;
-    let room = resting::make_room(client.core(), leg.server().id()).await?;
+    let room = resting::make_room(client.core(), leg.server().id(), &client.who().tenant).await?;
     Ok(Spot { leg, _placing: None, _room: Some(room) })
 }
 
@@ -43,8 +43,9 @@ pub(crate) async fn of(client: &Arc<Client>, session: &Arc<Session>) -> Result<S
         // With the others who have it attached.
         false => client.leg_at(session).await?,
     };
+    let tenant = &session.key.owner.tenant;
     let room = match session.is_detached() {
-        true => Some(resting::make_room(client.core(), leg.server().id()).await?),
+        true => Some(resting::make_room(client.core(), leg.server().id(), tenant).await?),
         false => None,
     };
     Ok(Spot { leg, _placing: Some(placing), _room: room })
@@ -55,7 +56,8 @@ async fn find(client: &Arc<Client>, session: &Session) -> Result<Arc<Leg>, Refus
     let mut tries = 1..TRIES;
     loop {
         let lived = session.server();
-        let at = match core.pool.place_of(&lived, &session.key.owner).await {
+        let owner = &session.key.owner;
+        let at = match core.pool.place_of(&lived, owner, core.processes_of(&owner.tenant)).await {
             Ok(at) => at,
             Err(PoolError::ShuttingDown) => return Err(Refusal::Draining(core.config.drain.timeout)),
             // What else shares its state may yet learn that it has ended.

@@ -14,13 +14,13 @@ use std::{
 use tokio::time::Instant;
 use tracing::info;
 
-use jetway_config::{Identity, SessionId, UserId};
+use jetway_config::{Identity, SessionId, TenantId, UserId};
 use jetway_lockd::Fence;
 use jetway_pool::ServerId;
 use jetway_wire::event::Turn;
 
 use super::{
-    room::{Live, Room},
+    room::{Crowded, Live, Most, Room},
     turn::{Ended, Leased, LegId, Outcome, TurnId, Turns},
 };
 use crate::{
@@ -232,9 +232,15 @@ impl Registry {
         sessions.into_iter().filter(|s| s.is_attached_on(server)).collect()
     }
 
-    /// Room for one more session on that server, while fewer than `most` are there.
-    pub(crate) fn reserve(&self, server: &ServerId, most: usize) -> Option<Room> {
-        self.counters.live.reserve(server, most)
+    /// The sessions of a tenant's users that are attached somewhere; in no order.
+    pub(crate) fn of_tenant(&self, tenant: &TenantId) -> Vec<Arc<Session>> {
+        let sessions: Vec<_> = self.lock().by_key.values().cloned().collect();
+        sessions.into_iter().filter(|s| s.key.owner.tenant == *tenant && !s.is_detached()).collect()
+    }
+
+    /// Room for one more session of that tenant on that server, while there are fewer than `most`.
+    pub(crate) fn reserve(&self, server: &ServerId, tenant: &TenantId, most: Most) -> Result<Room, Crowded> {
+        self.counters.live.reserve(server, tenant, most)
     }
 
     /// How many turns have begun and not ended.
@@ -260,8 +266,7 @@ impl Session {
         let from = std::mem::replace(&mut state.server, server);
         (state.place, state.epoch) = (place, epoch);
         if state.attached > 0 {
-            self.counters.live.less(&from);
-            self.counters.live.more(&state.server);
+            self.counters.live.moved(&from, &state.server);
         }
     }
 
@@ -401,13 +406,15 @@ impl Session {
         *EPOCH + Duration::from_millis(self.used.load(Ordering::Relaxed))
     }
 
-    /// One more connection to the CLI server is attached.
-    pub(crate) fn attach(&self) {
+    /// One more connection to the CLI server is attached. Returns whether none was.
+    pub(crate) fn attach(&self) -> bool {
         let mut state = self.lock();
         state.attached += 1;
-        if state.attached == 1 {
-            self.counters.live.more(&state.server);
+        let first = state.attached == 1;
+        if first {
+            self.counters.live.more(&state.server, &self.key.owner.tenant);
         }
+        first
     }
 
     /// One less is. When none is left the CLI stops the session, and its turns with it.
@@ -418,7 +425,7 @@ impl Session {
         }
         state.attached -= 1;
         if state.attached == 0 {
-            self.counters.live.less(&state.server);
+            self.counters.live.less(&state.server, &self.key.owner.tenant);
             let ended = state.turns.end_all(why, Instant::now());
             self.report(&mut state, ended);
         } else if state.turns.leased().is_some() {
@@ -451,7 +458,7 @@ impl Session {
         }
         state.attached -= 1;
         if state.attached == 0 {
-            self.counters.live.less(&state.server);
+            self.counters.live.less(&state.server, &self.key.owner.tenant);
         }
         true
     }
@@ -492,19 +499,20 @@ impl Session {
         self.report(&mut state, ended);
     }
 
-    /// One of its events came.
-    pub(crate) fn follow(&self, turn: Turn, leg: LegId) {
+    /// One of its events came. Returns how long a turn took to its first delta, if it was that.
+    pub(crate) fn follow(&self, turn: Turn, leg: LegId) -> Option<Duration> {
         match turn {
             // One load for all but a turn's first delta.
             Turn::Delta => {
                 if self.silent.load(Ordering::Relaxed) && self.silent.swap(false, Ordering::Relaxed) {
-                    self.lock().turns.delta(Instant::now());
+                    return self.lock().turns.delta(Instant::now());
                 }
             }
             Turn::Failed => self.lock().turns.failed(),
             Turn::Idle => self.idle(leg),
             Turn::Asked | Turn::Answered | Turn::Other => {}
         }
+        None
     }
 
     pub(crate) fn aborting(&self) {

@@ -5,33 +5,46 @@ use std::sync::Arc;
 use serde_json::json;
 use tracing::{debug, info};
 
+use jetway_config::TenantId;
 use jetway_pool::ServerId;
 
-use super::{client::Client, idle::Reason, leg::Leg, registry::Session, revival, room::Room};
+use super::{
+    client::Client,
+    idle::Reason,
+    leg::Leg,
+    registry::Session,
+    revival,
+    room::{Crowded, Most, Room},
+};
 use crate::{
     app::Core,
     metrics,
     stack::{Limit, RETRY_AFTER, Refusal},
 };
 
-/// Room for one more session on a server: the least recently used one that does nothing makes it, if need be.
-pub(crate) async fn make_room(core: &Core, server: &ServerId) -> Result<Room, Refusal> {
-    let most = core.config.pool.max_active_sessions;
+/// Room for one more session of a tenant on a server: if need be, the least recently used one there that does nothing
+/// makes it, or of the tenant's, wherever it is.
+pub(crate) async fn make_room(core: &Core, server: &ServerId, tenant: &TenantId) -> Result<Room, Refusal> {
     loop {
-        if let Some(room) = core.registry.reserve(server, most) {
-            return Ok(room);
-        }
-        let mut sessions = core.registry.on(server);
+        let most = Most {
+            on_server: core.config.pool.max_active_sessions,
+            of_tenant: core.live().tenants.get(tenant).max_active_sessions,
+        };
+        let (mut sessions, limit) = match core.registry.reserve(server, tenant, most) {
+            Ok(room) => return Ok(room),
+            Err(Crowded::Server) => (core.registry.on(server), Limit::ActiveSessions),
+            Err(Crowded::Tenant) => (core.registry.of_tenant(tenant), Limit::TenantSessions),
+        };
         sessions.sort_by_key(|s| s.used());
         let mut made = false;
         for session in sessions {
-            made = rest(core, server, &session, Reason::Room).await;
+            made = rest(core, &session.server(), &session, Reason::Room).await;
             if made {
                 break;
             }
         }
         if !made {
-            return Err(Refusal::Overloaded(Limit::ActiveSessions, RETRY_AFTER));
+            return Err(Refusal::Overloaded(limit, RETRY_AFTER));
         }
     }
 }

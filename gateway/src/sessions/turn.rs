@@ -126,11 +126,11 @@ impl Turns {
         self.running.is_empty()
     }
 
-    /// A delta of an answer came.
-    pub(crate) fn delta(&mut self, now: Instant) {
-        if let Some(turn) = self.running.first_mut() {
-            turn.first.get_or_insert(now - turn.since);
-        }
+    /// A delta of an answer came. Returns how long it took, if it is the first of its turn.
+    pub(crate) fn delta(&mut self, now: Instant) -> Option<Duration> {
+        let turn = self.running.first_mut().filter(|turn| turn.first.is_none())?;
+        turn.first = Some(now - turn.since);
+        turn.first
     }
 
     /// The session reported an error; it ends the turn, which an idle event may still confirm.
@@ -233,8 +233,8 @@ mod tests {
         let now = Instant::now();
         let mut turns = Turns::default();
         turns.begin(TurnId(1), None, now);
-        turns.delta(now + Duration::from_millis(5));
-        turns.delta(now + Duration::from_millis(9));
+        assert_eq!(turns.delta(now + Duration::from_millis(5)), Some(Duration::from_millis(5)));
+        assert_eq!(turns.delta(now + Duration::from_millis(9)), None);
         let ended = turns.idle(LegId(1), now + Duration::from_millis(20)).remove(0);
         assert_eq!((ended.first, ended.took), (Some(Duration::from_millis(5)), Duration::from_millis(20)));
     }

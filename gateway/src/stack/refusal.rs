@@ -36,6 +36,10 @@ pub(crate) enum Limit {
     TurnWait,
     /// Sessions on one CLI server, all of them busy.
     ActiveSessions,
+    /// Sessions of one tenant on all CLI servers, all of them busy.
+    TenantSessions,
+    /// CLI processes of one tenant's users, all of them in use.
+    TenantProcesses,
     /// The session directory does not answer.
     Directory,
     /// The lock store does not answer.
@@ -57,6 +61,8 @@ impl Limit {
             Limit::WaitingTurns => "max_waiting_turns",
             Limit::TurnWait => "turn_wait",
             Limit::ActiveSessions => "max_active_sessions",
+            Limit::TenantSessions => "tenant_max_active_sessions",
+            Limit::TenantProcesses => "tenant_max_processes",
             Limit::Directory => "directory",
             Limit::Locks => "locks",
             Limit::SessionsPerUser => "max_sessions_per_user",

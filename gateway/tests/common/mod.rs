@@ -26,7 +26,8 @@ pub const PATIENCE: Duration = Duration::from_secs(10);
 const LISTEN: &str = "listen = { sdk = \"127.0.0.1:0\", http = \"off\", admin = \"127.0.0.1:0\" }\n";
 
 /// No limit in the way, for tests of something else.
-const ROOM: &str = "tenants.default = { max_concurrent_turns = 100000, requests_per_second = 1000000, user_share = \"100%\" }\n";
+const ROOM: &str = "tenants.default = { max_concurrent_turns = 100000, max_active_sessions = 100000, max_processes = 100000, \
+     requests_per_second = 1000000, user_share = \"100%\" }\n";
 
 fn room(more: &str) -> &'static str {
     if more.contains("tenants.default") { "" } else { ROOM }
