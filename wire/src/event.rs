@@ -45,6 +45,8 @@ pub enum Turn {
     Idle,
     /// The turn failed.
     Failed,
+    /// A message for the model came into the session, with which a turn begins or goes on.
+    Prompted,
     /// The first bytes of an answer.
     Delta,
     /// The session asks its people something; `data.requestId` names it.
@@ -61,10 +63,16 @@ pub fn turn_of(params: Value<'_>) -> Turn {
     kind.map_or(Turn::Other, |kind| turn_of_type(kind.as_bytes()))
 }
 
+/// The id of the message that a `session.event` of that kind brings: the one that the reply to its prompt named.
+pub fn message_of<'a>(params: Value<'a>) -> Option<Cow<'a, str>> {
+    params.get("event")?.get("data")?.get("messageId")?.as_str()
+}
+
 fn turn_of_type(kind: &[u8]) -> Turn {
     match kind {
         b"session.idle" => Turn::Idle,
         b"session.error" => Turn::Failed,
+        b"user.message" => Turn::Prompted,
         b"assistant.message_delta" => Turn::Delta,
         b"command.execute" => Turn::Asked,
         kind if kind.ends_with(b".requested") => Turn::Asked,
@@ -81,7 +89,7 @@ mod tests {
     #[test]
     fn a_peek_sees_what_a_reading_sees() {
         for kind in
-            ["session.idle", "session.error", "assistant.message_delta", "permission.requested", "tool.x"]
+            ["session.idle", "user.message", "assistant.message_delta", "permission.requested", "tool.x"]
         {
             let body = format!(
                 r#"{{"jsonrpc":"2.0","method":"session.event","params":{{"sessionId":"a-1","event":{{"type":"{kind}","data":{{}}}}}}}}"#

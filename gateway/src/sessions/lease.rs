@@ -12,7 +12,7 @@ use tracing::{error, info, warn};
 
 use jetway_lockd::{Authority, Cause, Ended, Fence, Floors, Key as LockKey, Tenure, Turn};
 
-use super::{client::Client, leg::Leg, registry::Session, relay};
+use super::{client::Client, leg::Leg, registry::Session, relay, turn::TurnId};
 use crate::{
     app::Core,
     directory::{Directory, FenceError, Key},
@@ -24,6 +24,11 @@ use crate::{
 const STOPPING: Duration = Duration::from_secs(10);
 /// How often it is looked whether it has.
 const LOOK: Duration = Duration::from_millis(50);
+/// How often the CLI server is asked about a turn whose end no event tells.
+const ASK: Duration = Duration::from_millis(250);
+/// For how long it must have nothing to do before that is believed: it answers a prompt before it takes it up, and
+/// says in between that there is nothing to do.
+const SURE: Duration = Duration::from_secs(1);
 
 /// A running turn's lease; given back when the turn ends, however it does.
 #[derive(Debug)]
@@ -147,18 +152,28 @@ pub(crate) async fn enter(core: &Core, session: &Session, turn: &Turn, leg: &Leg
     Ok(())
 }
 
-/// Asks the CLI server until a turn has ended whose end cannot be known otherwise.
+/// Asks the CLI server until the turns have ended whose end no event tells. For whoever is told that nobody asks yet.
 pub(crate) fn ask_until_done(core: &Arc<Core>, session: Arc<Session>, leg: &Arc<Leg>) {
     let leg = leg.clone();
     core.tracker.spawn(async move {
-        // The lease bounds it: when that is lost the turn is over here.
-        while session.is_running() {
-            // A leg that is lost tells of the turn itself.
-            match is_processing(&session, &leg).await {
-                Ok(true) => sleep(LOOK).await,
-                Ok(false) => return session.turns_done(),
-                Err(_) => return,
+        let mut rest: Option<(Instant, Vec<TurnId>)> = None;
+        loop {
+            let turns = session.doubtful_turns();
+            if turns.is_empty() {
+                return;
             }
+            match (is_at_work(&session, &leg).await, &rest) {
+                (Ok(true), _) => rest = None,
+                (Ok(false), None) => rest = Some((Instant::now(), turns)),
+                (Ok(false), Some((since, turns))) if since.elapsed() >= SURE => {
+                    session.turns_done(turns);
+                    rest = None;
+                }
+                (Ok(false), Some(_)) => {}
+                // Whoever else has the session attached is asked when this leg is missed.
+                (Err(_), _) => return session.stop_asking(),
+            }
+            sleep(ASK).await;
         }
     });
 }
@@ -182,11 +197,20 @@ async fn quieten(session: &Session, leg: &Leg) -> Result<(), Refusal> {
 }
 
 async fn is_processing(session: &Session, leg: &Leg) -> Result<bool, Refusal> {
-    let answer = leg.call("session.metadata.isProcessing", &named(session)).await?;
+    says(session, leg, "session.metadata.isProcessing", "processing").await
+}
+
+/// Whether it processes something or is about to: between the two it says so only here.
+async fn is_at_work(session: &Session, leg: &Leg) -> Result<bool, Refusal> {
+    Ok(says(session, leg, "session.metadata.activity", "hasActiveWork").await?
+        || is_processing(session, leg).await?)
+}
+
+async fn says(session: &Session, leg: &Leg, method: &str, what: &str) -> Result<bool, Refusal> {
+    let answer = leg.call(method, &named(session)).await?;
     // A CLI server that does not know, or does not have the session, runs nothing of it that Jetway began.
     let Ok(answer) = answer else { return Ok(false) };
-    let processing = jetway_wire::Value::new(&answer).get("processing");
-    Ok(processing.and_then(jetway_wire::Value::as_bool) == Some(true))
+    Ok(jetway_wire::Value::new(&answer).get(what).and_then(jetway_wire::Value::as_bool) == Some(true))
 }
 
 /// Tells everyone attached whose turn begins, on whichever gateway they are: by way of the CLI server.

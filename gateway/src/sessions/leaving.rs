@@ -19,7 +19,7 @@ pub(crate) async fn watch(core: Arc<Core>) {
     while closing.run_until_cancelled(ticks.tick()).await.is_some() {
         for session in core.registry.take_left() {
             put_out(&core, &session);
-            watch_turn(&core, session);
+            watch_turns(&core, session);
         }
     }
 }
@@ -36,15 +36,17 @@ fn put_out(core: &Core, session: &Session) {
     }
 }
 
-/// The leg by which a shared session's turn began may be gone while the turn runs on, since others are attached:
-/// then the CLI server is asked when it has ended.
-fn watch_turn(core: &Arc<Core>, session: Arc<Session>) {
-    let Some(id) = session.turn_hangs_on() else { return };
+/// The leg by which a turn began may be gone while the turn runs on, since others are attached: then the CLI server
+/// is asked when it has ended.
+fn watch_turns(core: &Arc<Core>, session: Arc<Session>) {
     let legs: Vec<_> = core.clients.all().into_iter().filter_map(|c| c.leg_with(&session)).collect();
-    if legs.iter().any(|leg| leg.id() == id) || core.kept.has(id) {
-        return;
+    let Some(other) = legs.first() else { return };
+    for id in session.turns_hang_on() {
+        if !legs.iter().any(|leg| leg.id() == id) && !core.kept.has(id) {
+            session.adopt_turns(id, other.id());
+        }
     }
-    if let Some(leg) = legs.first() {
-        lease::ask_until_done(core, session, leg);
+    if session.ask_about_turns() {
+        lease::ask_until_done(core, session, other);
     }
 }

@@ -1,6 +1,7 @@
 //! A client's own connection to one CLI server.
 
 use std::{
+    borrow::Cow,
     collections::HashMap,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -28,7 +29,7 @@ use super::{
     client::Client,
     kept,
     pending::{Answer, Origin, Pending, Then, Waiting},
-    registry::Session,
+    registry::{News, Session},
     relay,
     revival::Route,
     turn::{LegId, Outcome},
@@ -290,14 +291,23 @@ impl Leg {
         }
     }
 
-    /// Follows a session's turn by one of its messages. Returns whether the client has it attached here.
-    pub(crate) fn follow(&self, id: &str, turn: Turn) -> bool {
+    /// Follows a session's turn by one of its messages.
+    pub(crate) fn follow<'a>(
+        &self,
+        id: &str,
+        turn: Turn,
+        message: impl FnOnce() -> Option<Cow<'a, str>>,
+    ) -> Followed {
         let routes = lock(&self.routes);
-        let Some(route) = routes.get(id) else { return false };
-        if let Some(first) = route.session.follow(turn, self.id) {
-            self.server.spoke_after(first);
+        let Some(route) = routes.get(id) else { return Followed::Strange };
+        match route.session.follow(turn, self.id, message) {
+            News::Nothing => Followed::Attached,
+            News::First(after) => {
+                self.server.spoke_after(after);
+                Followed::Attached
+            }
+            News::Doubt => Followed::Doubtful(route.session.clone()),
         }
-        true
     }
 
     /// Keeps in mind what a request changed about a session, for when it must be attached again.
@@ -469,6 +479,16 @@ impl Leg {
         routes.iter().for_each(|_| metrics::sessions_attached(-1));
         (waiting, routes)
     }
+}
+
+/// Whose a session's message is.
+pub(crate) enum Followed {
+    /// The client does not have the session attached here.
+    Strange,
+    /// It does.
+    Attached,
+    /// It does, and the CLI server is to be asked about its turns.
+    Doubtful(Arc<Session>),
 }
 
 fn lost() -> Refusal {

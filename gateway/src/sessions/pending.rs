@@ -1,6 +1,6 @@
 //! What a client asked a CLI server, and what is to happen when the reply comes.
 
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
 use tokio::sync::oneshot;
 
@@ -111,7 +111,7 @@ impl Then {
             Then::Nothing | Then::List { .. } => {}
             Then::Turn { session, turn } => {
                 leg.server().served_turn();
-                if session.turn_taken(turn) {
+                if session.turn_taken(turn, message(result).as_deref()) {
                     lease::ask_until_done(client.core(), session, leg);
                 }
             }
@@ -179,6 +179,12 @@ impl Then {
             _ => None,
         }
     }
+}
+
+/// The id of the message as which a prompt was taken; of several the last.
+fn message(result: Value<'_>) -> Option<Cow<'_, str>> {
+    let one = result.get("messageId");
+    one.or_else(|| result.get("messageIds")?.elements().last())?.as_str()
 }
 
 /// A request that a CLI server has not answered yet.

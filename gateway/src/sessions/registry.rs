@@ -3,6 +3,7 @@
 //! The [directory](crate::directory) has all of them; this is what of it is at hand without waiting.
 
 use std::{
+    borrow::Cow,
     collections::HashMap,
     sync::{
         Arc, LazyLock, Mutex, MutexGuard, PoisonError,
@@ -20,8 +21,9 @@ use jetway_pool::ServerId;
 use jetway_wire::event::Turn;
 
 use super::{
+    lease::Lease,
     room::{Crowded, Live, Most, Room},
-    turn::{Ended, Leased, LegId, Outcome, TurnId, Turns},
+    turn::{Ended, LegId, Outcome, TurnId, Turns},
 };
 use crate::{
     admission::Permit,
@@ -43,7 +45,7 @@ pub(crate) struct Session {
     placing: Arc<tokio::sync::Mutex<()>>,
     /// When it was last used, in milliseconds since the gateway's first look at a clock.
     used: AtomicU64,
-    /// A turn has begun and no delta of its answer was seen.
+    /// The answer of a turn has begun and no delta of it was seen.
     silent: AtomicBool,
     /// Somebody takes part no more, or a connection left while a turn runs.
     left: AtomicBool,
@@ -94,6 +96,16 @@ pub(crate) struct Glance {
     pub(crate) last_turn: Option<Instant>,
     /// When it was last used.
     pub(crate) used: Instant,
+}
+
+/// What an event of a session told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum News {
+    Nothing,
+    /// A turn spoke for the first time, so long after its prompt.
+    First(Duration),
+    /// The CLI server must be asked about a turn.
+    Doubt,
 }
 
 #[derive(Debug, Default)]
@@ -338,24 +350,23 @@ impl Session {
 
     /// Whether a turn runs whose lease is over.
     pub(crate) fn is_stale(&self) -> bool {
-        self.lock().turns.leased().is_some_and(|turn| !turn.lease.is_live(Instant::now()))
+        self.lock().turns.is_stale(Instant::now())
     }
 
     /// Whose turn runs here, where that is known: in a shared session.
     pub(crate) fn turn_of(&self) -> Option<UserId> {
-        self.lock().turns.leased().map(|turn| turn.lease.who())
+        self.lock().turns.lease().map(Lease::who)
     }
 
-    /// Whether a turn runs that would go with that leg.
+    /// Whether a turn runs whose prompt went by that leg.
     pub(crate) fn runs_on(&self, leg: LegId) -> bool {
-        let state = self.lock();
-        !state.turns.is_idle() && state.turns.leased().is_none_or(|turn| turn.leg == leg)
+        self.lock().turns.legs().any(|of| of == leg)
     }
 
     /// The lease of the turn that runs was lost. Returns whether one did.
     pub(crate) fn lease_lost(&self) -> bool {
         let mut state = self.lock();
-        if state.turns.leased().is_none() {
+        if state.turns.lease().is_none() {
             return false;
         }
         state.fence = None;
@@ -428,7 +439,7 @@ impl Session {
             self.counters.live.less(&state.server, &self.key.owner.tenant);
             let ended = state.turns.end_all(why, Instant::now());
             self.report(&mut state, ended);
-        } else if state.turns.leased().is_some() {
+        } else if !state.turns.is_idle() {
             self.note_left();
         }
     }
@@ -438,9 +449,14 @@ impl Session {
         self.counters.left.store(true, Ordering::Release);
     }
 
-    /// The leg that will tell when the turn that runs has ended, if only one will.
-    pub(crate) fn turn_hangs_on(&self) -> Option<LegId> {
-        self.lock().turns.leased().map(|turn| turn.leg)
+    /// The legs that will tell when the turns that run have ended.
+    pub(crate) fn turns_hang_on(&self) -> Vec<LegId> {
+        self.lock().turns.legs().collect()
+    }
+
+    /// The leg `from` is gone: what runs is to be asked about on another.
+    pub(crate) fn adopt_turns(&self, from: LegId, to: LegId) {
+        self.lock().turns.adopt(from, to);
     }
 
     /// Its CLI server has closed it, whoever is attached: nothing runs in it any more.
@@ -465,7 +481,12 @@ impl Session {
 
     /// A prompt is on its way, and has room until its session has nothing more to do; `None` when nobody is
     /// attached who would see the turn end.
-    pub(crate) fn begin_turn(&self, leased: Option<Leased>, permit: Option<&Arc<Permit>>) -> Option<TurnId> {
+    pub(crate) fn begin_turn(
+        &self,
+        leg: LegId,
+        lease: Option<Lease>,
+        permit: Option<&Arc<Permit>>,
+    ) -> Option<TurnId> {
         let mut state = self.lock();
         if state.attached == 0 {
             return None;
@@ -474,22 +495,41 @@ impl Session {
             state.permit = permit.cloned();
         }
         let id = TurnId(self.counters.next_turn.fetch_add(1, Ordering::Relaxed) + 1);
-        state.turns.begin(id, leased, Instant::now());
-        self.silent.store(true, Ordering::Relaxed);
+        state.turns.begin(id, leg, lease, Instant::now());
         let running = self.counters.running_turns.fetch_add(1, Ordering::Relaxed) + 1;
         metrics::turns_running(running);
         Some(id)
     }
 
-    /// The CLI took a prompt. Returns whether it must be asked if the turn has ended already.
-    pub(crate) fn turn_taken(&self, id: TurnId) -> bool {
-        self.lock().turns.taken(id)
+    /// The CLI took a prompt, as the message of that id if it named one. Returns whether it must be [asked].
+    ///
+    /// [asked]: super::lease::ask_until_done
+    pub(crate) fn turn_taken(&self, id: TurnId, message: Option<&str>) -> bool {
+        let mut state = self.lock();
+        let ended = state.turns.taken(id, message, Instant::now());
+        self.report(&mut state, ended);
+        state.turns.ask()
     }
 
-    /// The CLI does nothing in it any more.
-    pub(crate) fn turns_done(&self) {
+    /// Has it asked about turns whose end no event will tell. Returns whether nobody asks yet.
+    pub(crate) fn ask_about_turns(&self) -> bool {
+        self.lock().turns.ask()
+    }
+
+    /// The turns that the CLI is still to be asked about; nobody asks any more when there are none.
+    pub(crate) fn doubtful_turns(&self) -> Vec<TurnId> {
+        self.lock().turns.asked()
+    }
+
+    /// Nobody can ask the CLI about them any more.
+    pub(crate) fn stop_asking(&self) {
+        self.lock().turns.stop_asking();
+    }
+
+    /// The CLI has nothing more to do for those turns.
+    pub(crate) fn turns_done(&self, turns: &[TurnId]) {
         let mut state = self.lock();
-        let ended = state.turns.done(Instant::now());
+        let ended = state.turns.done(turns, Instant::now());
         self.report(&mut state, ended);
     }
 
@@ -499,30 +539,45 @@ impl Session {
         self.report(&mut state, ended);
     }
 
-    /// One of its events came. Returns how long a turn took to its first delta, if it was that.
-    pub(crate) fn follow(&self, turn: Turn, leg: LegId) -> Option<Duration> {
+    /// One of its events came by `leg`; `message` finds the id of a message in it.
+    pub(crate) fn follow<'a>(
+        &self,
+        turn: Turn,
+        leg: LegId,
+        message: impl FnOnce() -> Option<Cow<'a, str>>,
+    ) -> News {
         match turn {
             // One load for all but a turn's first delta.
             Turn::Delta => {
-                if self.silent.load(Ordering::Relaxed) && self.silent.swap(false, Ordering::Relaxed) {
-                    return self.lock().turns.delta(Instant::now());
+                if self.silent.load(Ordering::Relaxed)
+                    && let Some(after) = self.lock().turns.delta(leg, Instant::now())
+                {
+                    self.silent.store(false, Ordering::Relaxed);
+                    return News::First(after);
                 }
             }
-            Turn::Failed => self.lock().turns.failed(),
-            Turn::Idle => self.idle(leg),
+            Turn::Prompted => {
+                let Some(message) = message() else { return News::Nothing };
+                if self.lock().turns.message(leg, &message) {
+                    self.silent.store(true, Ordering::Relaxed);
+                }
+            }
+            Turn::Failed => self.lock().turns.failed(leg),
+            Turn::Idle => {
+                let mut state = self.lock();
+                let ended = state.turns.idle(leg, Instant::now());
+                self.report(&mut state, ended);
+                if state.turns.ask() {
+                    return News::Doubt;
+                }
+            }
             Turn::Asked | Turn::Answered | Turn::Other => {}
         }
-        None
+        News::Nothing
     }
 
     pub(crate) fn aborting(&self) {
         self.lock().turns.aborting();
-    }
-
-    fn idle(&self, leg: LegId) {
-        let mut state = self.lock();
-        let ended = state.turns.idle(leg, Instant::now());
-        self.report(&mut state, ended);
     }
 
     fn glance(&self) -> Glance {

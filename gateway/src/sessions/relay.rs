@@ -1,6 +1,6 @@
 //! From a CLI server to its client: whose is it, and is it the end of a turn?
 
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
 use serde_json::json;
 use tokio::net::tcp::OwnedReadHalf;
@@ -18,7 +18,8 @@ use jetway_wire::{
 use super::{
     asked::Question,
     client::Client,
-    leg::Leg,
+    lease,
+    leg::{Followed, Leg},
     listing,
     pending::{Origin, Then, Waiting},
     registry::Session,
@@ -135,7 +136,8 @@ fn on_frame(
 ) -> Result<On, EnvelopeError> {
     // Most frames are events; their first bytes tell all that is needed.
     if let Some(event) = event::peek(frame.body) {
-        if !leg.follow(event.session, event.turn) && !leg.exclusive() {
+        let message = || event::message_of(params_of(frame.body)?);
+        if !follows(leg, client, event.session, event.turn, message) && !leg.exclusive() {
             metrics::filtered();
         } else if matches!(event.turn, Turn::Asked | Turn::Answered) {
             requests::on_event(leg, client, event, frame, out);
@@ -177,6 +179,31 @@ fn on_frame(
     Ok(On::Message)
 }
 
+/// Follows a session's turn by one of its messages. Returns whether the client has it attached here.
+fn follows<'a>(
+    leg: &Arc<Leg>,
+    client: &Client,
+    session: &str,
+    turn: Turn,
+    message: impl FnOnce() -> Option<Cow<'a, str>>,
+) -> bool {
+    match leg.follow(session, turn, message) {
+        Followed::Strange => false,
+        Followed::Attached => true,
+        Followed::Doubtful(session) => {
+            lease::ask_until_done(client.core(), session, leg);
+            true
+        }
+    }
+}
+
+fn params_of(body: &[u8]) -> Option<Value<'_>> {
+    match Envelope::trusted(body).ok()?.kind {
+        Kind::Notification { params, .. } => params,
+        _ => None,
+    }
+}
+
 fn question(leg: &Arc<Leg>, id: &Id, method: &str, params: Option<Value<'_>>, frame: Frame<'_>) -> Question {
     let session = params.and_then(|p| event::session_of(method, p)).and_then(|id| leg.route_to(&id));
     let session = session.map(|route| route.session);
@@ -184,7 +211,7 @@ fn question(leg: &Arc<Leg>, id: &Id, method: &str, params: Option<Value<'_>>, fr
 }
 
 /// Whether the client may see a message, by the session that it names; turns are followed on the way.
-fn may_see(leg: &Leg, client: &Client, method: &str, params: Option<Value<'_>>) -> bool {
+fn may_see(leg: &Arc<Leg>, client: &Client, method: &str, params: Option<Value<'_>>) -> bool {
     let session = params.and_then(|p| event::session_of(method, p));
     let Some(id) = session else {
         // Without a session it is about the whole server.
@@ -194,7 +221,10 @@ fn may_see(leg: &Leg, client: &Client, method: &str, params: Option<Value<'_>>) 
         Some(params) if method == event::SESSION_EVENT => event::turn_of(params),
         _ => Turn::Other,
     };
-    leg.follow(&id, turn) || leg.exclusive() || (method == event::SESSION_LIFECYCLE && client.knows(&id, leg))
+    let message = || event::message_of(params?);
+    follows(leg, client, &id, turn, message)
+        || leg.exclusive()
+        || (method == event::SESSION_LIFECYCLE && client.knows(&id, leg))
 }
 
 fn on_reply(

@@ -57,64 +57,203 @@ pub(crate) struct Ended {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct LegId(pub(crate) u64);
 
-/// A turn of a shared session: its right to run, and by which leg its end is known.
-#[derive(Debug)]
-pub(crate) struct Leased {
-    /// Given back with the turn.
-    pub(crate) lease: Lease,
-    /// By which its prompt went.
-    pub(crate) leg: LegId,
-    /// The CLI has answered its prompt.
-    taken: bool,
-    /// The session went idle before that.
-    early: bool,
-}
+/// How many prompts are remembered that came back before it was known whose they are: more than one leg has on
+/// their way at once.
+const MAX_STRAYS: usize = 64;
 
-impl Leased {
-    pub(crate) fn new(lease: Lease, leg: LegId) -> Self {
-        Self { lease, leg, taken: false, early: false }
-    }
+/// How far a turn is known to have come.
+#[derive(Debug, PartialEq, Eq)]
+enum Progress {
+    /// The CLI has not answered its prompt. Whether its leg told of an idle meanwhile.
+    Asked { idle: bool },
+    /// The CLI took it as the message of that id. Whether its leg told of an idle since: then it may have been
+    /// dropped, as an abort drops what waits.
+    Taken { message: Box<str>, doubtful: bool },
+    /// Its leg told of that message: the next idle there is its end.
+    Begun,
+    /// No event will tell its end: the CLI must be asked.
+    Unseen,
 }
 
 #[derive(Debug)]
 struct Running {
     id: TurnId,
-    leased: Option<Leased>,
+    /// By which its prompt went.
+    leg: LegId,
+    progress: Progress,
     since: Instant,
     first: Option<Duration>,
-}
-
-/// The turns of one session that have begun and not ended, oldest first. Reads no clock.
-///
-/// A session works off its prompts one after the other and goes idle once, after the last: so what ends
-/// the session's work ends all of them.
-///
-/// Where several people take part, each of their legs tells of every idle, some late. There only the leg by which
-/// the prompt went counts, from when it told that the prompt was taken: what it tells then comes after the idle
-/// of the turn before.
-#[derive(Debug, Default)]
-pub(crate) struct Turns {
-    running: Vec<Running>,
     failed: bool,
     aborting: bool,
 }
 
+/// A prompt that came back before the answer to it that tells its id.
+#[derive(Debug)]
+struct Stray {
+    leg: LegId,
+    message: Box<str>,
+    failed: bool,
+    /// The session went idle since.
+    idle: bool,
+}
+
+/// The turns of one session that have begun and not ended, oldest first. Reads no clock.
+///
+/// Each connection to a CLI server tells a session's events in the same order, but some later than others, and the
+/// CLI's replies overtake them all: after the reply to a prompt, on whichever leg, the idle of the turn before may
+/// still come. So a turn ends with the first idle after its own message, both told by the leg by which its prompt went.
+#[derive(Debug, Default)]
+pub(crate) struct Turns {
+    /// The right to run them, where one is needed; given back with the last of them.
+    lease: Option<Lease>,
+    running: Vec<Running>,
+    strays: Vec<Stray>,
+    /// The CLI is being asked whether it has done what no event tells of.
+    asking: bool,
+}
+
 impl Turns {
-    pub(crate) fn begin(&mut self, id: TurnId, leased: Option<Leased>, now: Instant) {
-        self.running.push(Running { id, leased, since: now, first: None });
+    /// A prompt is on its way by `leg`. Without a `lease` of its own it joins those that run.
+    pub(crate) fn begin(&mut self, id: TurnId, leg: LegId, lease: Option<Lease>, now: Instant) {
+        self.lease = lease.or(self.lease.take());
+        let progress = Progress::Asked { idle: false };
+        self.running.push(Running {
+            id,
+            leg,
+            progress,
+            since: now,
+            first: None,
+            failed: false,
+            aborting: false,
+        });
     }
 
-    /// The CLI took the prompt. Returns whether it must be asked if the turn has ended already.
-    pub(crate) fn taken(&mut self, id: TurnId) -> bool {
-        let turn = self.running.iter_mut().find(|t| t.id == id);
-        let Some(leased) = turn.and_then(|t| t.leased.as_mut()) else { return false };
-        leased.taken = true;
-        leased.early
+    /// The CLI took the prompt, as the message of that id if it named one.
+    pub(crate) fn taken(&mut self, id: TurnId, message: Option<&str>, now: Instant) -> Option<Ended> {
+        let at = self.running.iter().position(|turn| turn.id == id)?;
+        let turn = &mut self.running[at];
+        let Progress::Asked { idle } = turn.progress else { return None };
+        let Some(message) = message else {
+            turn.progress = Progress::Unseen;
+            return None;
+        };
+        let stray = self.strays.iter().position(|stray| stray.leg == turn.leg && *stray.message == *message);
+        let Some(stray) = stray.map(|at| self.strays.swap_remove(at)) else {
+            turn.progress = Progress::Taken { message: message.into(), doubtful: idle };
+            return None;
+        };
+        turn.progress = Progress::Begun;
+        turn.failed = stray.failed;
+        if !stray.idle || self.is_stale(now) {
+            return None;
+        }
+        let turn = self.running.remove(at);
+        self.tidy();
+        Some(completed(turn, now))
+    }
+
+    /// `leg` told of a message. Returns whether a turn's answer begins with it.
+    pub(crate) fn message(&mut self, leg: LegId, message: &str) -> bool {
+        let mut of_leg = self.running.iter_mut().filter(|turn| turn.leg == leg);
+        let is = |turn: &Running| matches!(&turn.progress, Progress::Taken { message: own, .. } if **own == *message);
+        if let Some(turn) = of_leg.find(|turn| is(turn)) {
+            turn.progress = Progress::Begun;
+            return true;
+        }
+        let asked = |turn: &Running| turn.leg == leg && matches!(turn.progress, Progress::Asked { .. });
+        if self.running.iter().any(asked) {
+            if self.strays.len() == MAX_STRAYS {
+                self.strays.remove(0);
+            }
+            self.strays.push(Stray { leg, message: message.into(), failed: false, idle: false });
+        }
+        false
+    }
+
+    /// The session went idle, as `leg` tells.
+    pub(crate) fn idle(&mut self, leg: LegId, now: Instant) -> Vec<Ended> {
+        if self.is_stale(now) {
+            return Vec::new();
+        }
+        let mut ended = Vec::new();
+        self.strays.iter_mut().filter(|stray| stray.leg == leg).for_each(|stray| stray.idle = true);
+        for mut turn in std::mem::take(&mut self.running) {
+            match &mut turn.progress {
+                Progress::Begun if turn.leg == leg => {
+                    ended.push(completed(turn, now));
+                    continue;
+                }
+                Progress::Asked { idle: flag } | Progress::Taken { doubtful: flag, .. }
+                    if turn.leg == leg =>
+                {
+                    *flag = true;
+                }
+                _ => {}
+            }
+            self.running.push(turn);
+        }
+        self.tidy();
+        ended
+    }
+
+    /// What the CLI must be asked about, if nobody is asking yet: then whoever gets it asks.
+    pub(crate) fn ask(&mut self) -> bool {
+        let ask = !self.asking && self.doubtful().next().is_some();
+        self.asking |= ask;
+        ask
+    }
+
+    /// What the CLI is still to be asked about; nothing more when there is nothing.
+    pub(crate) fn asked(&mut self) -> Vec<TurnId> {
+        let doubtful: Vec<_> = self.doubtful().collect();
+        self.asking = !doubtful.is_empty();
+        doubtful
+    }
+
+    /// Nobody asks any more.
+    pub(crate) fn stop_asking(&mut self) {
+        self.asking = false;
+    }
+
+    fn doubtful(&self) -> impl Iterator<Item = TurnId> + '_ {
+        let doubtful = |turn: &&Running| {
+            matches!(turn.progress, Progress::Taken { doubtful: true, .. } | Progress::Unseen)
+        };
+        self.running.iter().filter(doubtful).map(|turn| turn.id)
+    }
+
+    /// The CLI said that it has nothing more to do for those turns.
+    pub(crate) fn done(&mut self, turns: &[TurnId], now: Instant) -> Vec<Ended> {
+        if self.is_stale(now) {
+            return Vec::new();
+        }
+        let over: Vec<_> = self.doubtful().filter(|id| turns.contains(id)).collect();
+        let ended = self.running.extract_if(.., |turn| over.contains(&turn.id));
+        let ended = ended.map(|turn| completed(turn, now)).collect();
+        self.tidy();
+        ended
+    }
+
+    /// The leg `from` is gone, and the session is attached elsewhere: no event will tell of its turns.
+    pub(crate) fn adopt(&mut self, from: LegId, to: LegId) {
+        for turn in self.running.iter_mut().filter(|turn| turn.leg == from) {
+            (turn.leg, turn.progress) = (to, Progress::Unseen);
+        }
+    }
+
+    /// The legs by which the prompts of those that run went.
+    pub(crate) fn legs(&self) -> impl Iterator<Item = LegId> + '_ {
+        self.running.iter().map(|turn| turn.leg)
     }
 
     /// The right under which they run, where one is needed.
-    pub(crate) fn leased(&self) -> Option<&Leased> {
-        self.running.iter().find_map(|turn| turn.leased.as_ref())
+    pub(crate) fn lease(&self) -> Option<&Lease> {
+        self.lease.as_ref()
+    }
+
+    /// Whether that right is over. What is seen then may be another's doing: they end as lost, in a moment.
+    pub(crate) fn is_stale(&self, now: Instant) -> bool {
+        self.lease.as_ref().is_some_and(|lease| !lease.is_live(now))
     }
 
     /// Those that run, oldest first, and since when.
@@ -126,65 +265,64 @@ impl Turns {
         self.running.is_empty()
     }
 
-    /// A delta of an answer came. Returns how long it took, if it is the first of its turn.
-    pub(crate) fn delta(&mut self, now: Instant) -> Option<Duration> {
-        let turn = self.running.first_mut().filter(|turn| turn.first.is_none())?;
+    /// A delta of an answer came by `leg`. Returns how long it took, if it is the first of its turn.
+    pub(crate) fn delta(&mut self, leg: LegId, now: Instant) -> Option<Duration> {
+        let silent = |turn: &&mut Running| {
+            turn.leg == leg && turn.progress == Progress::Begun && turn.first.is_none()
+        };
+        let turn = self.running.iter_mut().find(silent)?;
         turn.first = Some(now - turn.since);
         turn.first
     }
 
-    /// The session reported an error; it ends the turn, which an idle event may still confirm.
-    pub(crate) fn failed(&mut self) {
-        self.failed = !self.running.is_empty();
+    /// The session reported an error, as `leg` tells; it ends the turn, which an idle event confirms.
+    pub(crate) fn failed(&mut self, leg: LegId) {
+        self.strays.iter_mut().filter(|stray| stray.leg == leg).for_each(|stray| stray.failed = true);
+        let of_leg = self.running.iter_mut().filter(|turn| turn.leg == leg);
+        of_leg
+            .filter(|turn| matches!(turn.progress, Progress::Begun | Progress::Unseen))
+            .for_each(|turn| turn.failed = true);
     }
 
     /// Somebody asked for an abort.
     pub(crate) fn aborting(&mut self) {
-        self.aborting = !self.running.is_empty();
+        self.running.iter_mut().for_each(|turn| turn.aborting = true);
     }
 
     /// The CLI did not take the prompt.
     pub(crate) fn refused(&mut self, id: TurnId, now: Instant) -> Option<Ended> {
         let at = self.running.iter().position(|t| t.id == id)?;
-        Some(ended(self.running.remove(at), Outcome::Refused, now))
-    }
-
-    /// The session went idle, as `leg` tells.
-    pub(crate) fn idle(&mut self, leg: LegId, now: Instant) -> Vec<Ended> {
-        if let Some(leased) = self.running.iter_mut().find_map(|turn| turn.leased.as_mut()) {
-            if leased.leg != leg {
-                return Vec::new();
-            }
-            if !leased.taken {
-                leased.early = true;
-                return Vec::new();
-            }
-        }
-        self.done(now)
-    }
-
-    /// The session has nothing more to do.
-    pub(crate) fn done(&mut self, now: Instant) -> Vec<Ended> {
-        // What is seen past the lease's deadline may be another's doing: the turn ends as lost, in a moment.
-        if self.leased().is_some_and(|leased| !leased.lease.is_live(now)) {
-            return Vec::new();
-        }
-        let outcome = match (self.aborting, self.failed) {
-            (true, _) => Outcome::Aborted,
-            (_, true) => Outcome::Failed,
-            _ => Outcome::Completed,
-        };
-        self.end_all(outcome, now)
+        let turn = self.running.remove(at);
+        self.tidy();
+        Some(ended(&turn, Outcome::Refused, now))
     }
 
     /// Whatever runs will not be heard of again.
     pub(crate) fn end_all(&mut self, outcome: Outcome, now: Instant) -> Vec<Ended> {
-        (self.failed, self.aborting) = (false, false);
-        std::mem::take(&mut self.running).into_iter().map(|t| ended(t, outcome, now)).collect()
+        let ended = std::mem::take(&mut self.running).iter().map(|turn| ended(turn, outcome, now)).collect();
+        self.tidy();
+        ended
+    }
+
+    /// With the last turn everything ends that was for its sake.
+    fn tidy(&mut self) {
+        if self.running.is_empty() {
+            self.lease = None;
+            self.strays = Vec::new();
+        }
     }
 }
 
-fn ended(turn: Running, outcome: Outcome, now: Instant) -> Ended {
+fn completed(turn: Running, now: Instant) -> Ended {
+    let outcome = match (turn.aborting, turn.failed) {
+        (true, _) => Outcome::Aborted,
+        (_, true) => Outcome::Failed,
+        _ => Outcome::Completed,
+    };
+    ended(&turn, outcome, now)
+}
+
+fn ended(turn: &Running, outcome: Outcome, now: Instant) -> Ended {
     Ended { id: turn.id, outcome, took: now - turn.since, first: turn.first }
 }
 
@@ -192,50 +330,133 @@ fn ended(turn: Running, outcome: Outcome, now: Instant) -> Ended {
 mod tests {
     use super::*;
 
-    fn outcomes(ended: Vec<Ended>) -> Vec<(u64, Outcome)> {
+    const LEG: LegId = LegId(1);
+    const OTHER: LegId = LegId(2);
+
+    fn outcomes(ended: impl IntoIterator<Item = Ended>) -> Vec<(u64, Outcome)> {
         ended.into_iter().map(|e| (e.id.0, e.outcome)).collect()
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn every_turn_ends_once() {
-        let now = Instant::now();
-        let mut turns = Turns::default();
-        turns.begin(TurnId(1), None, now);
-        turns.begin(TurnId(2), None, now);
-        turns.begin(TurnId(3), None, now);
+    /// Turns with prompts on their way by [`LEG`].
+    fn asked(ids: impl IntoIterator<Item = u64>) -> (Turns, Instant) {
+        let (mut turns, now) = (Turns::default(), Instant::now());
+        ids.into_iter().for_each(|id| turns.begin(TurnId(id), LEG, None, now));
+        (turns, now)
+    }
+
+    /// The usual way: the reply, then the message.
+    fn starts(turns: &mut Turns, id: u64, now: Instant) {
+        let message = id.to_string();
+        assert_eq!(turns.taken(TurnId(id), Some(&message), now), None);
+        assert!(turns.message(LEG, &message));
+    }
+
+    #[test]
+    fn every_turn_ends_once() {
+        let (mut turns, now) = asked([1, 2, 3]);
         assert_eq!(turns.refused(TurnId(2), now).unwrap().outcome, Outcome::Refused);
         assert_eq!(turns.refused(TurnId(2), now), None);
-        assert_eq!(outcomes(turns.idle(LegId(1), now)), [(1, Outcome::Completed), (3, Outcome::Completed)]);
-        assert!(turns.idle(LegId(1), now).is_empty());
-        assert!(turns.is_idle());
+        [1, 3].into_iter().for_each(|id| starts(&mut turns, id, now));
+        assert_eq!(outcomes(turns.idle(LEG, now)), [(1, Outcome::Completed), (3, Outcome::Completed)]);
+        assert!(turns.idle(LEG, now).is_empty() && turns.is_idle() && !turns.ask());
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn errors_and_aborts_do_not_stick() {
-        let now = Instant::now();
-        let mut turns = Turns::default();
-        turns.failed();
-        turns.aborting();
-        turns.begin(TurnId(1), None, now);
-        assert_eq!(outcomes(turns.idle(LegId(1), now)), [(1, Outcome::Completed)]);
-        turns.begin(TurnId(2), None, now);
-        turns.failed();
-        assert_eq!(outcomes(turns.idle(LegId(1), now)), [(2, Outcome::Failed)]);
-        turns.begin(TurnId(3), None, now);
-        turns.aborting();
-        assert_eq!(outcomes(turns.idle(LegId(1), now)), [(3, Outcome::Aborted)]);
-        turns.begin(TurnId(4), None, now);
-        assert_eq!(outcomes(turns.end_all(Outcome::Indeterminate, now)), [(4, Outcome::Indeterminate)]);
+    #[test]
+    fn an_idle_of_the_turn_before_ends_nothing() {
+        let (mut turns, now) = asked([7]);
+        // Before the reply, after it, and by a leg that is late.
+        assert!(turns.idle(LEG, now).is_empty());
+        assert_eq!(turns.taken(TurnId(7), Some("m"), now), None);
+        assert!(turns.idle(LEG, now).is_empty());
+        assert!(!turns.message(LEG, "another's") && !turns.message(OTHER, "m"));
+        assert!(turns.idle(LEG, now).is_empty());
+        assert!(turns.message(LEG, "m"));
+        assert!(turns.idle(OTHER, now).is_empty());
+        assert_eq!(outcomes(turns.idle(LEG, now)), [(7, Outcome::Completed)]);
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn the_first_delta_counts() {
-        let now = Instant::now();
-        let mut turns = Turns::default();
-        turns.begin(TurnId(1), None, now);
-        assert_eq!(turns.delta(now + Duration::from_millis(5)), Some(Duration::from_millis(5)));
-        assert_eq!(turns.delta(now + Duration::from_millis(9)), None);
-        let ended = turns.idle(LegId(1), now + Duration::from_millis(20)).remove(0);
+    #[test]
+    fn a_reply_may_come_after_everything() {
+        let (mut turns, now) = asked([1, 2]);
+        assert!(!turns.message(LEG, "a"));
+        turns.failed(LEG);
+        assert!(turns.idle(LEG, now).is_empty());
+        assert!(!turns.message(LEG, "b"));
+        assert_eq!(outcomes(turns.taken(TurnId(1), Some("a"), now)), [(1, Outcome::Failed)]);
+        assert_eq!(turns.taken(TurnId(2), Some("b"), now), None);
+        assert_eq!(outcomes(turns.idle(LEG, now)), [(2, Outcome::Completed)]);
+    }
+
+    #[test]
+    fn a_prompt_that_was_dropped_is_asked_about() {
+        let (mut turns, now) = asked([1, 2, 3]);
+        starts(&mut turns, 1, now);
+        assert_eq!(turns.taken(TurnId(2), Some("2"), now), None);
+        assert!(!turns.ask(), "it may yet begin");
+        turns.aborting();
+        assert_eq!(outcomes(turns.idle(LEG, now)), [(1, Outcome::Aborted)]);
+        assert!(turns.ask() && !turns.ask());
+        assert_eq!(turns.asked(), [TurnId(2)]);
+        // Its reply comes late.
+        assert_eq!(turns.taken(TurnId(3), Some("3"), now), None);
+        assert_eq!(turns.asked(), [TurnId(2), TurnId(3)]);
+        // What begins after all is not doubtful any more.
+        assert!(turns.message(LEG, "3"));
+        let both = [TurnId(2), TurnId(3)];
+        assert_eq!(outcomes(turns.done(&both, now)), [(2, Outcome::Aborted)]);
+        assert_eq!(turns.asked(), []);
+        assert_eq!(outcomes(turns.idle(LEG, now)), [(3, Outcome::Aborted)]);
+    }
+
+    #[test]
+    fn what_no_event_tells_of_is_asked_about() {
+        let (mut turns, now) = asked([1, 2]);
+        assert_eq!(turns.taken(TurnId(1), None, now), None);
+        assert!(turns.ask());
+        assert!(turns.idle(LEG, now).is_empty());
+        assert_eq!(outcomes(turns.done(&[TurnId(1)], now)), [(1, Outcome::Completed)]);
+        starts(&mut turns, 2, now);
+        assert_eq!(turns.asked(), []);
+        turns.adopt(LEG, OTHER);
+        assert_eq!(turns.legs().collect::<Vec<_>>(), [OTHER]);
+        assert!(turns.ask());
+        assert_eq!(outcomes(turns.done(&[TurnId(2)], now)), [(2, Outcome::Completed)]);
+    }
+
+    #[test]
+    fn errors_and_aborts_do_not_stick() {
+        let (mut turns, now) = asked([1]);
+        turns.failed(LEG);
+        starts(&mut turns, 1, now);
+        turns.failed(OTHER);
+        assert_eq!(outcomes(turns.idle(LEG, now)), [(1, Outcome::Completed)]);
+        turns.aborting();
+        turns.begin(TurnId(2), LEG, None, now);
+        starts(&mut turns, 2, now);
+        turns.failed(LEG);
+        assert_eq!(outcomes(turns.idle(LEG, now)), [(2, Outcome::Failed)]);
+        turns.begin(TurnId(3), LEG, None, now);
+        assert_eq!(outcomes(turns.end_all(Outcome::Indeterminate, now)), [(3, Outcome::Indeterminate)]);
+    }
+
+    #[test]
+    fn the_first_delta_counts() {
+        let (mut turns, now) = asked([1]);
+        assert_eq!(turns.delta(LEG, now), None, "the turn before's");
+        starts(&mut turns, 1, now);
+        assert_eq!(turns.delta(OTHER, now), None);
+        assert_eq!(turns.delta(LEG, now + Duration::from_millis(5)), Some(Duration::from_millis(5)));
+        assert_eq!(turns.delta(LEG, now + Duration::from_millis(9)), None);
+        let ended = turns.idle(LEG, now + Duration::from_millis(20)).remove(0);
         assert_eq!((ended.first, ended.took), (Some(Duration::from_millis(5)), Duration::from_millis(20)));
+    }
+
+    #[test]
+    fn few_strays_are_kept() {
+        let (mut turns, now) = asked([1]);
+        (0..=MAX_STRAYS).for_each(|n| assert!(!turns.message(LEG, &n.to_string())));
+        assert_eq!(turns.strays.len(), MAX_STRAYS);
+        assert_eq!(turns.taken(TurnId(1), Some("0"), now), None);
+        assert!(turns.idle(LEG, now).is_empty() && turns.ask());
     }
 }

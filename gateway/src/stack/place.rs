@@ -25,7 +25,6 @@ use crate::{
         placing,
         registry::Session,
         revival,
-        turn::Leased,
     },
 };
 
@@ -227,7 +226,7 @@ fn begin_turn(call: &mut Call, session: Arc<Session>, leg: &Leg) -> Result<Then,
             return Err(Refusal::busy(None));
         }
         return Ok(session
-            .begin_turn(None, call.permit.as_ref())
+            .begin_turn(leg.id(), None, call.permit.as_ref())
             .map_or(Then::Nothing, |turn| Then::Turn { session, turn }));
     };
     if !turn.is_live(Instant::now()) {
@@ -236,7 +235,7 @@ fn begin_turn(call: &mut Call, session: Arc<Session>, leg: &Leg) -> Result<Then,
     }
     lease::announce(&session, &call.client.who().user, leg);
     let (lease, watch) = Lease::new(turn);
-    let Some(turn) = session.begin_turn(Some(Leased::new(lease, leg.id())), call.permit.as_ref()) else {
+    let Some(turn) = session.begin_turn(leg.id(), Some(lease), call.permit.as_ref()) else {
         // Nobody here would see it end, so nobody would know when another may begin.
         let why = "resume a shared session before you send to it".into();
         return Err(Refusal::Invalid(code::INVALID_REQUEST, why));
