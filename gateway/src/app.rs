@@ -6,6 +6,7 @@ use arc_swap::{ArcSwap, Guard};
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::{
     net::TcpListener,
+    sync::watch,
     task::JoinSet,
     time::{Instant, timeout},
 };
@@ -54,6 +55,8 @@ pub(crate) struct Core {
     /// What holds from start to end.
     pub(crate) config: Fixed,
     rules: Arc<ArcSwap<Rules>>,
+    /// Wakes whoever has to look again whether somebody is still welcome.
+    standing: watch::Sender<()>,
     pub(crate) pool: Pool,
     /// The way out of sandboxed CLI servers.
     pub(crate) exit: Arc<Exit>,
@@ -91,6 +94,17 @@ impl Core {
     /// Replaces that.
     pub(crate) fn put_into_effect(&self, rules: Rules) {
         self.rules.store(Arc::new(rules));
+        self.standing_changed();
+    }
+
+    /// Somebody may be welcome no more: where, or at all.
+    pub(crate) fn standing_changed(&self) {
+        self.standing.send_replace(());
+    }
+
+    /// Wakes when [that](Self::standing_changed) happens.
+    pub(crate) fn standing(&self) -> watch::Receiver<()> {
+        self.standing.subscribe()
     }
 
     /// How many CLI processes a tenant's users may have.
@@ -226,6 +240,7 @@ impl App {
         let core = Arc::new(Core {
             config,
             rules,
+            standing: watch::Sender::default(),
             pool,
             exit,
             registry: Registry::default(),

@@ -118,6 +118,14 @@ impl From<Identity> for Caller {
 }
 
 impl Voucher {
+    /// When it is of no more use, if that is known.
+    pub(crate) fn ends(&self) -> Option<SystemTime> {
+        match self {
+            Voucher::Token { until, .. } => Some(*until + JWT_SKEW),
+            Voucher::Jetway | Voucher::Anonymous | Voucher::Key(..) => None,
+        }
+    }
+
     /// The API key, if it is one.
     pub(crate) fn key(&self) -> Option<&KeyId> {
         match self {
@@ -128,6 +136,11 @@ impl Voucher {
 }
 
 impl Core {
+    /// Whether a caller who was let in would still be.
+    pub(crate) fn vouches_for(&self, caller: &Caller) -> bool {
+        self.live().standing(caller, SystemTime::now()) == Standing::Good
+    }
+
     /// Who presents this credential (a connection token, or what follows `Bearer`) and this `Jetway-User` from `peer`,
     /// for a request or for a connection as long as it stands.
     pub(crate) async fn authenticate(

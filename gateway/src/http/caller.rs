@@ -13,6 +13,7 @@ use super::{
     Face,
     fault::{Fault, Kind},
 };
+use crate::auth;
 
 /// Where a request's connection comes from.
 #[derive(Debug, Clone, Copy)]
@@ -22,15 +23,26 @@ pub(super) struct Peer(pub(super) SocketAddr);
 #[derive(Debug, Clone)]
 pub(super) struct Caller(pub(super) Identity);
 
-impl FromRequestParts<Arc<Face>> for Caller {
+/// The same, with what vouches for the user: for what may last longer than that.
+#[derive(Debug, Clone)]
+pub(super) struct Admitted(pub(super) auth::Caller);
+
+impl FromRequestParts<Arc<Face>> for Admitted {
     type Rejection = Fault;
 
     async fn from_request_parts(parts: &mut Parts, face: &Arc<Face>) -> Result<Self, Fault> {
         let credential = bearer(&parts.headers)?;
         let user = one(&parts.headers, "jetway-user")?;
         let peer = parts.extensions.get::<Peer>().map(|peer| peer.0);
-        let caller = face.core.authenticate(credential, user, peer).await?;
-        Ok(Self(caller.who))
+        Ok(Self(face.core.authenticate(credential, user, peer).await?))
+    }
+}
+
+impl FromRequestParts<Arc<Face>> for Caller {
+    type Rejection = Fault;
+
+    async fn from_request_parts(parts: &mut Parts, face: &Arc<Face>) -> Result<Self, Fault> {
+        Admitted::from_request_parts(parts, face).await.map(|Admitted(caller)| Self(caller.who))
     }
 }
 

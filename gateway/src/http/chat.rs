@@ -18,7 +18,7 @@ use jetway_config::Identity;
 use super::{
     Face,
     body::{Exact, Json, whole},
-    caller::Caller,
+    caller::{Admitted, Caller},
     create::Create,
     fault::{Fault, Kind},
     hub::{Ask, Patience},
@@ -148,14 +148,14 @@ fn reply(answer: Answer) -> Response {
 )]
 pub(super) async fn message(
     State(face): State<Arc<Face>>,
-    Caller(who): Caller,
+    Admitted(caller): Admitted,
     headers: HeaderMap,
     Exact(said, body): Exact<Said>,
 ) -> Result<Response, Fault> {
     let patience = messages::patience(said.timeout_seconds)?;
-    let entry = face.find_live(&who, &said.session_id, Role::Member).await?;
-    let prompted = Prompted { headers: &headers, body: &body, patience };
-    face.prompt(&who, &entry, said.message, &prompted, reply).await
+    let entry = face.find_live(&caller.who, &said.session_id, Role::Member).await?;
+    let prompted = Prompted { caller, headers: &headers, body: &body, patience };
+    face.prompt(&entry, said.message, prompted, reply).await
 }
 
 /// A chat to be ended.
@@ -207,14 +207,14 @@ pub(super) struct Spoken {
 )]
 pub(super) async fn sticky(
     State(face): State<Arc<Face>>,
-    Caller(who): Caller,
+    Admitted(caller): Admitted,
     headers: HeaderMap,
     Exact(said, body): Exact<Spoken>,
 ) -> Result<Response, Fault> {
     let patience = messages::patience(said.timeout_seconds)?;
-    let entry = face.own_chat(&who).await?;
-    let prompted = Prompted { headers: &headers, body: &body, patience };
-    face.prompt(&who, &entry, said.message, &prompted, reply).await
+    let entry = face.own_chat(&caller.who).await?;
+    let prompted = Prompted { caller, headers: &headers, body: &body, patience };
+    face.prompt(&entry, said.message, prompted, reply).await
 }
 
 /// Something said in a team's session.
@@ -239,17 +239,17 @@ pub(super) struct TeamSaid {
 )]
 pub(super) async fn team(
     State(face): State<Arc<Face>>,
-    Caller(who): Caller,
+    Admitted(caller): Admitted,
     headers: HeaderMap,
     Exact(said, body): Exact<TeamSaid>,
 ) -> Result<Response, Fault> {
     let patience = messages::patience(said.timeout_seconds)?;
     let entry = match &said.session {
-        Some(reference) => face.find_live(&who, reference, Role::Member).await?,
-        None => face.only_shared(&who).await?,
+        Some(reference) => face.find_live(&caller.who, reference, Role::Member).await?,
+        None => face.only_shared(&caller.who).await?,
     };
-    let prompted = Prompted { headers: &headers, body: &body, patience };
-    face.prompt(&who, &entry, said.message, &prompted, reply).await
+    let prompted = Prompted { caller, headers: &headers, body: &body, patience };
+    face.prompt(&entry, said.message, prompted, reply).await
 }
 
 impl Face {

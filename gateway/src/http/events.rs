@@ -15,9 +15,10 @@ use tokio::time::timeout;
 
 use super::{
     Face,
-    caller::Caller,
+    caller::Admitted,
     fault::{Fault, Kind},
-    hub::{EventId, Handle, Next, Place, Subscription},
+    hub::{EventId, Handle, Next, Over, Place, Subscription},
+    welcome::Welcome,
 };
 use crate::directory::Role;
 
@@ -34,16 +35,21 @@ const RETRY: &[u8] = b"retry: 1000\n\n";
 )]
 pub(super) async fn subscribe(
     State(face): State<Arc<Face>>,
-    Caller(who): Caller,
+    Admitted(caller): Admitted,
     Path(reference): Path<String>,
     headers: HeaderMap,
 ) -> Result<Response, Fault> {
-    let entry = face.find_live(&who, &reference, Role::Viewer).await?;
+    let entry = face.find_live(&caller.who, &reference, Role::Viewer).await?;
     let place = place(&headers)?;
     let hub = face.hub(&entry)?;
     let subscription = hub.subscribe(place);
     hub.attach(&face).await?;
-    Ok(stream_of(Stream { subscription, turn: None, opening: Some(Bytes::from_static(RETRY)), over: false }))
+    Ok(of_all(subscription, Welcome::new(&face.core, caller, Some(entry.key))))
+}
+
+/// All events of a subscription, for as long as the reader is welcome.
+pub(super) fn of_all(subscription: Subscription, welcome: Welcome) -> Response {
+    stream_of(Stream::new(subscription, welcome, None))
 }
 
 /// Where the caller was.
@@ -63,13 +69,13 @@ pub(super) fn place_of(id: &str) -> Option<Place> {
 }
 
 /// The events of one turn, from its beginning to its end.
-pub(super) fn of_turn(subscription: Subscription, handle: Arc<Handle>) -> Response {
-    let turn = Some(Turn { handle, begun: false });
-    stream_of(Stream { subscription, turn, opening: Some(Bytes::from_static(RETRY)), over: false })
+pub(super) fn of_turn(subscription: Subscription, welcome: Welcome, handle: Arc<Handle>) -> Response {
+    stream_of(Stream::new(subscription, welcome, Some(Turn { handle, begun: false })))
 }
 
 struct Stream {
     subscription: Subscription,
+    welcome: Welcome,
     /// The one that is told of; the whole session, if there is none.
     turn: Option<Turn>,
     opening: Option<Bytes>,
@@ -96,25 +102,33 @@ fn stream_of(stream: Stream) -> Response {
 }
 
 impl Stream {
+    fn new(subscription: Subscription, welcome: Welcome, turn: Option<Turn>) -> Self {
+        Self { subscription, welcome, turn, opening: Some(Bytes::from_static(RETRY)), over: false }
+    }
+
     async fn next(&mut self) -> Option<Bytes> {
         if let Some(opening) = self.opening.take() {
             return Some(opening);
         }
         while !self.over {
-            let Ok(next) = timeout(KEEP_ALIVE, self.subscription.next()).await else {
-                return Some(Bytes::from_static(b": still here\n\n"));
+            let next = tokio::select! {
+                // First: whoever is not welcome any more reads nothing more.
+                biased;
+                fault = self.welcome.over() => return Some(self.farewell(&fault)),
+                next = timeout(KEEP_ALIVE, self.subscription.next()) => next,
             };
+            let Ok(next) = next else { return Some(Bytes::from_static(b": still here\n\n")) };
             let mut out = Vec::new();
             match next {
-                Next::Closed => return None,
+                Next::Over(over) => return Some(self.farewell(&fault(over))),
                 Next::Snapshot(id, data) => {
-                    write(&mut out, &id.to_string(), "jetway.snapshot", data.to_string().as_bytes());
+                    write(&mut out, Some(id), "jetway.snapshot", data.to_string().as_bytes());
                     self.catch_up(id, &mut out);
                 }
                 Next::Events(events) => {
                     for event in events {
                         if self.belongs(&event.kind, &event.data) {
-                            write(&mut out, &event.id.to_string(), &event.kind, &event.data);
+                            write(&mut out, Some(event.id), &event.kind, &event.data);
                         }
                     }
                 }
@@ -126,12 +140,20 @@ impl Stream {
         None
     }
 
+    /// The last that is told: why nothing more is. It is no event of the session's, so the reader's place stays.
+    fn farewell(&mut self, fault: &Fault) -> Bytes {
+        self.over = true;
+        let mut out = Vec::new();
+        write(&mut out, None, "jetway.error", fault.to_json().to_string().as_bytes());
+        out.into()
+    }
+
     /// The beginning of the turn is not there any more, and perhaps not its end.
     fn catch_up(&mut self, id: EventId, out: &mut Vec<u8>) {
         let Some(turn) = &mut self.turn else { return };
         turn.begun = true;
         if let Some((kind, told)) = turn.handle.told() {
-            write(out, &id.to_string(), kind, told.to_string().as_bytes());
+            write(out, Some(id), kind, told.to_string().as_bytes());
             self.over = true;
         }
     }
@@ -153,11 +175,23 @@ impl Stream {
     }
 }
 
+/// Why a stream ends that might have gone on.
+pub(super) fn fault(over: Over) -> Fault {
+    match over {
+        Over::Ended => Fault::new(Kind::Ended, "The session has ended, or is held here no more"),
+        Over::Stopping => {
+            let why = "This gateway stops; come back, with the id of the last event, and another one answers";
+            Fault::new(Kind::Draining, why).with("retry_after", 1)
+        }
+    }
+}
+
 /// Appends one event. Its data has no line breaks; its type is the CLI's, which might.
-fn write(out: &mut Vec<u8>, id: &str, kind: &str, data: &[u8]) {
-    out.extend_from_slice(b"id: ");
-    out.extend_from_slice(id.as_bytes());
-    out.extend_from_slice(b"\nevent: ");
+fn write(out: &mut Vec<u8>, id: Option<EventId>, kind: &str, data: &[u8]) {
+    if let Some(id) = id {
+        out.extend_from_slice(format!("id: {id}\n").as_bytes());
+    }
+    out.extend_from_slice(b"event: ");
     out.extend(kind.bytes().filter(|b| !matches!(b, b'\n' | b'\r')));
     out.extend_from_slice(b"\ndata: ");
     out.extend_from_slice(data);

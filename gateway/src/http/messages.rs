@@ -18,14 +18,18 @@ use jetway_config::Identity;
 use super::{
     Face,
     body::{Exact, whole},
-    caller::Caller,
+    caller::{Admitted, Caller},
     events,
     fault::{Fault, Kind},
     hub::{Ask, Done, Ending, Handle, Patience, Place},
     idempotency::Named,
     rfc3339,
+    welcome::Welcome,
 };
-use crate::directory::{Entry, Role};
+use crate::{
+    auth,
+    directory::{Entry, Role},
+};
 
 /// How long an answer is waited for, unless the request says.
 const ANSWER: u64 = 600;
@@ -87,18 +91,21 @@ pub(super) struct Answer {
 )]
 pub(super) async fn send(
     State(face): State<Arc<Face>>,
-    Caller(who): Caller,
+    Admitted(caller): Admitted,
     Path(reference): Path<String>,
     headers: HeaderMap,
     Exact(message, body): Exact<Message>,
 ) -> Result<Response, Fault> {
-    let entry = face.find_live(&who, &reference, Role::Member).await?;
-    let prompted = Prompted { headers: &headers, body: &body, patience: patience(message.timeout_seconds)? };
-    face.ask(&entry, message.into_ask(&who), &who, &prompted, |a| JsonBody(a).into_response()).await
+    let entry = face.find_live(&caller.who, &reference, Role::Member).await?;
+    let patience = patience(message.timeout_seconds)?;
+    let ask = message.into_ask(&caller.who);
+    let prompted = Prompted { caller, headers: &headers, body: &body, patience };
+    face.ask(&entry, ask, prompted, |a| JsonBody(a).into_response()).await
 }
 
 /// A request that holds a prompt.
 pub(super) struct Prompted<'a> {
+    pub(super) caller: auth::Caller,
     pub(super) headers: &'a HeaderMap,
     /// What tells it from another with the same key.
     pub(super) body: &'a [u8],
@@ -110,14 +117,14 @@ impl Face {
     /// Says something in a session.
     pub(super) async fn prompt(
         self: &Arc<Self>,
-        who: &Identity,
         entry: &Entry,
         prompt: String,
-        prompted: &Prompted<'_>,
+        prompted: Prompted<'_>,
         shape: fn(Answer) -> Response,
     ) -> Result<Response, Fault> {
-        let ask = Ask { user: who.user.clone(), prompt, attachments: None, patience: Patience::Wait };
-        self.ask(entry, ask, who, prompted, shape).await
+        let user = prompted.caller.who.user.clone();
+        let ask = Ask { user, prompt, attachments: None, patience: Patience::Wait };
+        self.ask(entry, ask, prompted, shape).await
     }
 
     /// Begins a turn, or finds the one that the same request began, and answers as it was asked: with the turn's
@@ -126,18 +133,18 @@ impl Face {
         self: &Arc<Self>,
         entry: &Entry,
         ask: Ask,
-        who: &Identity,
-        prompted: &Prompted<'_>,
+        prompted: Prompted<'_>,
         shape: fn(Answer) -> Response,
     ) -> Result<Response, Fault> {
         let named = Named::of(prompted.headers, Some(entry.key.clone()), prompted.body)?;
         let hub = self.hub(entry)?;
         // Before it is asked, so that nothing of it is missed.
         let here = hub.place();
-        let (handle, again) = self.keys.once(who, named, || hub.ask(self, ask))?;
+        let (handle, again) = self.keys.once(&prompted.caller.who, named, || hub.ask(self, ask))?;
         let mut response = if wants_events(prompted.headers) {
             let place = if again { handle.since().unwrap_or(here) } else { here };
-            events::of_turn(hub.subscribe(Some(Place::After(place))), handle)
+            let welcome = Welcome::new(&self.core, prompted.caller, Some(entry.key.clone()));
+            events::of_turn(hub.subscribe(Some(Place::After(place))), welcome, handle)
         } else {
             shape(Answer::of(entry, wait(&handle, prompted.patience).await?)?)
         };

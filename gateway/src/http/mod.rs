@@ -23,6 +23,7 @@ mod requests;
 mod serve;
 mod sessions;
 mod view;
+mod welcome;
 mod ws;
 
 use std::{io, sync::Arc, time::SystemTime};

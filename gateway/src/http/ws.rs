@@ -18,23 +18,25 @@ use serde_json::{Map, Value, json};
 use tokio::time::{Instant, interval, timeout};
 use utoipa::IntoParams;
 
-use jetway_config::Identity;
-
 use super::{
     Face, body,
-    caller::Caller,
+    caller::Admitted,
     events,
     fault::{Fault, Kind},
-    hub::{Ask, Hub, Next, Subscription},
+    hub::{Ask, Hub, Next, Over, Subscription},
     messages::Mode,
     query::Query,
     requests::{Decision, Reply, Scope},
+    welcome::Welcome,
 };
 use crate::directory::{Entry, Role};
 
 /// How often a silent peer is asked whether it is there, and how long it may take to say so.
 const PING: Duration = Duration::from_secs(20);
 const PONG: Duration = Duration::from_secs(60);
+/// Close codes of Jetway's own: what 401 and 404 are to a request.
+const UNAUTHENTICATED: u16 = 4401;
+const NOT_FOUND: u16 = 4404;
 
 /// Where to begin; the same as `Last-Event-ID`, which browsers cannot set here.
 #[derive(Debug, Default, Deserialize, IntoParams)]
@@ -71,7 +73,7 @@ enum Said {
 )]
 pub(super) async fn connect(
     State(face): State<Arc<Face>>,
-    Caller(who): Caller,
+    Admitted(caller): Admitted,
     Path(reference): Path<String>,
     Query(from): Query<From>,
     uri: Uri,
@@ -80,7 +82,7 @@ pub(super) async fn connect(
 ) -> Result<Response, Fault> {
     let upgrade = upgrade.map_err(|e| Fault::new(Kind::Malformed, format!("Expected a WebSocket: {e}")))?;
     same_origin(&uri, &headers)?;
-    let entry = face.find_live(&who, &reference, Role::Viewer).await?;
+    let entry = face.find_live(&caller.who, &reference, Role::Viewer).await?;
     let place = match &from.last_event_id {
         Some(id) => events::place_of(id),
         None => events::place(&headers)?,
@@ -92,11 +94,14 @@ pub(super) async fn connect(
         let live = face.core.live();
         (live.limits.max_http_body, live.limits.stalled_write_timeout)
     };
-    let conversation = Conversation { face, who, entry, hub, stall };
+    let welcome = Welcome::new(&face.core, caller, Some(entry.key.clone()));
+    let conversation = Conversation { face, welcome, entry, hub, stall };
+    // Tracked, so that a gateway that stops does not leave without a word.
+    let tracker = conversation.face.core.tracker.clone();
     Ok(upgrade
         .max_message_size(most)
         .max_frame_size(most)
-        .on_upgrade(|socket| conversation.hold(socket, subscription)))
+        .on_upgrade(move |socket| tracker.track_future(conversation.hold(socket, subscription))))
 }
 
 /// A page of another site must not talk here in the name of whoever looks at it.
@@ -113,7 +118,7 @@ fn same_origin(uri: &Uri, headers: &HeaderMap) -> Result<(), Fault> {
 
 struct Conversation {
     face: Arc<Face>,
-    who: Identity,
+    welcome: Welcome,
     entry: Entry,
     hub: Arc<Hub>,
     /// How long the peer may take nothing.
@@ -138,6 +143,15 @@ impl Conversation {
         let mut begun = false;
         loop {
             let sent = tokio::select! {
+                // First: whoever is not welcome any more neither hears nor says anything.
+                biased;
+                fault = self.welcome.over() => {
+                    let code = match fault.kind {
+                        Kind::Unauthenticated => UNAUTHENTICATED,
+                        _ => NOT_FOUND,
+                    };
+                    return self.part(socket, code, &fault).await;
+                }
                 message = socket.recv() => {
                     heard = Instant::now();
                     match message {
@@ -151,7 +165,13 @@ impl Conversation {
                     }
                 }
                 next = subscription.next() => match next {
-                    Next::Closed => return End(close_code::AWAY, "the session or the gateway goes"),
+                    Next::Over(over) => {
+                        let code = match over {
+                            Over::Ended => close_code::NORMAL,
+                            Over::Stopping => close_code::RESTART,
+                        };
+                        return self.part(socket, code, &events::fault(over)).await;
+                    }
                     Next::Snapshot(..) if begun => return End(close_code::AGAIN, "too slow; come back"),
                     Next::Snapshot(id, data) => {
                         self.send(socket, Some(id.to_string()), "jetway.snapshot", &data.to_string()).await
@@ -182,6 +202,12 @@ impl Conversation {
         }
     }
 
+    /// Says why it ends.
+    async fn part(&self, socket: &mut WebSocket, code: u16, fault: &Fault) -> End {
+        let said = self.send(socket, None, "jetway.error", &fault.to_json().to_string()).await;
+        said.err().unwrap_or(End(code, fault.kind.title()))
+    }
+
     /// Sends `{"id", "type", "data"}`; `data` is JSON.
     async fn send(
         &self,
@@ -205,7 +231,7 @@ impl Conversation {
     /// Acts on what the client says. What it may do may have changed since it came.
     async fn hear(&self, text: &[u8]) -> Result<(), Fault> {
         let said: Said = body::parse(text)?;
-        let entry = self.face.find_live(&self.who, self.entry.key.id.as_str(), Role::Member).await?;
+        let entry = self.face.find_live(&self.welcome.caller().who, self.entry.key.id.as_str(), Role::Member).await?;
         if entry.key != self.entry.key {
             return Err(Fault::no_session());
         }
@@ -213,7 +239,7 @@ impl Conversation {
             Said::Prompt { prompt, mode, attachments } => {
                 let (attachments, patience) = (attachments.map(|a| json!(a)), mode.patience());
                 // How it ends is told by events.
-                self.hub.ask(&self.face, Ask { user: self.who.user.clone(), prompt, attachments, patience });
+                self.hub.ask(&self.face, Ask { user: self.welcome.caller().who.user.clone(), prompt, attachments, patience });
                 Ok(())
             }
             Said::Answer { request_id, decision, scope, answer, feedback } => {

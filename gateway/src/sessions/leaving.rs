@@ -17,7 +17,11 @@ pub(crate) async fn watch(core: Arc<Core>) {
     let closing = core.drain.closing().clone();
     let mut ticks = interval(LOOK);
     while closing.run_until_cancelled(ticks.tick()).await.is_some() {
-        for session in core.registry.take_left() {
+        let left = core.registry.take_left();
+        if !left.is_empty() {
+            core.standing_changed();
+        }
+        for session in left {
             put_out(&core, &session);
             watch_turns(&core, session);
         }

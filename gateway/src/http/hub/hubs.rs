@@ -13,7 +13,7 @@ use tokio::time::{Instant, interval};
 
 use jetway_config::{Identity, SessionId};
 
-use super::{Hub, ring::EventId};
+use super::{Hub, Over, ring::EventId};
 use crate::http::{
     Face,
     fault::{Fault, Kind},
@@ -35,15 +35,15 @@ pub(in crate::http) struct Numbers {
 }
 
 impl Numbers {
-    fn new() -> Self {
+    pub(in crate::http) fn new() -> Self {
         Self { boot: rand_boot(), last: AtomicU64::new(0) }
     }
 
-    pub(super) fn next(&self) -> EventId {
+    pub(in crate::http) fn next(&self) -> EventId {
         EventId { boot: self.boot, n: self.last.fetch_add(1, Ordering::Relaxed) + 1 }
     }
 
-    pub(super) fn latest(&self) -> EventId {
+    pub(in crate::http) fn latest(&self) -> EventId {
         EventId { boot: self.boot, n: self.last.load(Ordering::Relaxed) }
     }
 }
@@ -110,7 +110,7 @@ impl Hubs {
     pub(in crate::http) fn release(&self, owner: &Identity, id: &SessionId) {
         let held = self.lock().remove(&(owner.clone(), id.clone()));
         if let Some(held) = held {
-            held.hub.close(false);
+            held.hub.close(Over::Ended);
         }
     }
 
@@ -128,7 +128,7 @@ impl Hubs {
 
     fn close(&self) {
         let all: Vec<_> = self.lock().drain().map(|(_, held)| held.hub).collect();
-        all.iter().for_each(|hub| hub.close(true));
+        all.iter().for_each(|hub| hub.close(Over::Stopping));
     }
 }
 

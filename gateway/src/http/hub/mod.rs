@@ -28,7 +28,7 @@ pub(super) use self::{
     decide::Verdict,
     ring::EventId,
     state::Ending,
-    subscription::{Next, Place, Subscription},
+    subscription::{Next, Over, Place, Pulse, Source, Subscription},
     turns::{Ask, Done, Handle, Patience},
 };
 use self::{
@@ -68,12 +68,6 @@ struct Inner {
     state: State,
     /// Who waits for the running turn.
     current: Option<Current>,
-}
-
-/// Wakes subscribers: something new is there, or nothing more will be.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Pulse {
-    closed: bool,
 }
 
 impl Hub {
@@ -178,14 +172,13 @@ impl Hub {
         self.pulse.send_modify(|_| ());
     }
 
-    /// Says that nothing more will come; what runs has been told of by then.
-    fn close(&self, cut_off: bool) {
-        if cut_off {
-            self.client.cut_off();
-        } else {
-            self.client.close();
+    /// Says that nothing more will come, and why; what runs has been told of by then.
+    fn close(&self, over: Over) {
+        match over {
+            Over::Stopping => self.client.cut_off(),
+            Over::Ended => self.client.close(),
         }
-        self.pulse.send_replace(Pulse { closed: true });
+        self.pulse.send_replace(Pulse { over: Some(over) });
     }
 
     /// Whether nobody listens, nothing runs and nobody is asked for anything.

@@ -1,4 +1,4 @@
-//! Reading a session's events at one's own pace.
+//! Reading events at one's own pace.
 
 use std::sync::Arc;
 
@@ -6,16 +6,43 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use super::{
-    Hub, Pulse,
-    ring::{Event, EventId},
+    Hub,
+    ring::{Event, EventId, Moved},
 };
 
-/// How many events are taken at a time, under the session's lock.
+/// How many events are taken at a time, under their lock.
 const BATCH: usize = 256;
 
-/// A reader's place in a session's events.
+/// What events are read from.
+pub(in crate::http) trait Source: Send + Sync {
+    /// At most `most` events after `place`, oldest first.
+    fn after(&self, place: EventId, most: usize) -> Result<Vec<Arc<Event>>, Moved>;
+
+    /// How things stand, and the latest event that is part of that.
+    fn snapshot(&self) -> (EventId, Value);
+
+    /// Wakes readers.
+    fn pulse(&self) -> watch::Receiver<Pulse>;
+}
+
+/// Something new is there; or nothing more will be, and why.
+#[derive(Debug, Clone, Copy, Default)]
+pub(in crate::http) struct Pulse {
+    pub(in crate::http) over: Option<Over>,
+}
+
+/// Why there will be no more events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::http) enum Over {
+    /// There is nothing more to tell of.
+    Ended,
+    /// This gateway stops.
+    Stopping,
+}
+
+/// A reader's place in events.
 pub(in crate::http) struct Subscription {
-    hub: Arc<Hub>,
+    source: Arc<dyn Source>,
     at: Option<EventId>,
     pulse: watch::Receiver<Pulse>,
 }
@@ -26,7 +53,7 @@ pub(in crate::http) enum Next {
     /// What came after the reader's place is not here any more; this is how things stand.
     Snapshot(EventId, Value),
     /// There will be no more.
-    Closed,
+    Over(Over),
 }
 
 impl Hub {
@@ -37,13 +64,23 @@ impl Hub {
 
     /// Begins to read after `place`: now, if that is `None`; by a snapshot, if it is unknown.
     pub(in crate::http) fn subscribe(self: &Arc<Self>, place: Option<Place>) -> Subscription {
-        let pulse = self.pulse.subscribe();
-        let at = match place {
-            None => Some(self.with(|s| s.ring.last())),
-            Some(Place::After(id)) => Some(id),
-            Some(Place::Unknown) => None,
-        };
-        Subscription { hub: self.clone(), at, pulse }
+        Subscription::new(self.clone(), place)
+    }
+}
+
+impl Source for Hub {
+    fn after(&self, place: EventId, most: usize) -> Result<Vec<Arc<Event>>, Moved> {
+        self.with(|state| state.ring.after(place, most))
+    }
+
+    fn snapshot(&self) -> (EventId, Value) {
+        let (at, mut snapshot) = self.with(|state| (state.ring.last(), state.snapshot()));
+        snapshot["messages_url"] = json!(format!("/api/v1/sessions/{}/messages", self.id));
+        (at, snapshot)
+    }
+
+    fn pulse(&self) -> watch::Receiver<Pulse> {
+        self.pulse.subscribe()
     }
 }
 
@@ -56,35 +93,46 @@ pub(in crate::http) enum Place {
 }
 
 impl Subscription {
+    /// Begins to read after `place`: now, if that is `None`; by a snapshot, if it is unknown.
+    pub(in crate::http) fn new(source: Arc<dyn Source>, place: Option<Place>) -> Self {
+        let pulse = source.pulse();
+        let at = match place {
+            None => Some(source.snapshot().0),
+            Some(Place::After(id)) => Some(id),
+            Some(Place::Unknown) => None,
+        };
+        Self { source, at, pulse }
+    }
+
     /// Waits for what comes next. Cancelling it loses nothing.
     pub(in crate::http) async fn next(&mut self) -> Next {
         loop {
             // Before looking: what comes after the look wakes the wait.
-            let closed = self.pulse.borrow_and_update().closed;
+            let over = self.pulse.borrow_and_update().over;
             if let Some(next) = self.look() {
                 return next;
             }
-            if closed || self.pulse.changed().await.is_err() {
-                return Next::Closed;
+            if let Some(over) = over {
+                return Next::Over(over);
+            }
+            if self.pulse.changed().await.is_err() {
+                return Next::Over(Over::Ended);
             }
         }
     }
 
     fn look(&mut self) -> Option<Next> {
-        let (next, at) = self.hub.with(|state| {
-            let found = self.at.ok_or(super::ring::Moved).and_then(|at| state.ring.after(at, BATCH));
-            match found {
-                Ok(events) => {
-                    let at = events.last()?.id;
-                    Some((Next::Events(events), at))
-                }
-                Err(_) => {
-                    let (at, mut snapshot) = (state.ring.last(), state.snapshot());
-                    snapshot["messages_url"] = json!(format!("/api/v1/sessions/{}/messages", self.hub.id));
-                    Some((Next::Snapshot(at, snapshot), at))
-                }
+        let found = self.at.ok_or(Moved).and_then(|at| self.source.after(at, BATCH));
+        let (next, at) = match found {
+            Ok(events) => {
+                let at = events.last()?.id;
+                (Next::Events(events), at)
             }
-        })?;
+            Err(Moved) => {
+                let (at, snapshot) = self.source.snapshot();
+                (Next::Snapshot(at, snapshot), at)
+            }
+        };
         self.at = Some(at);
         Some(next)
     }
