@@ -76,6 +76,9 @@ pub const SANDBOX_SHM_BYTES: u64 = 64 << 20;
 /// KiB, an event with a file's content hundreds.
 const SMALLEST_MAX_FRAME: usize = 1 << 20;
 
+/// The longest `limits.cloud_start`: what takes longer does not come.
+const HOUR: Duration = Duration::from_secs(3600);
+
 /// The bounds that may be moved, `[limits]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
@@ -98,6 +101,9 @@ pub struct Limits {
     pub max_waiting_turns: usize,
     /// How long a turn may wait for room: whoever is there may well wait so long, and not much longer.
     pub turn_wait: Duration,
+    /// How long the first prompt of a cloud session waits for the session's agent: a machine has to be had for it,
+    /// and a repository to be cloned there.
+    pub cloud_start: Duration,
     /// How long a connection may stay silent before it has authenticated.
     pub handshake_timeout: Duration,
     /// How long a frame or a request head may take without bringing 16 KiB more: slow drips hold a
@@ -121,6 +127,7 @@ impl Default for Limits {
             max_concurrent_turns: 1000,
             max_waiting_turns: 10_000,
             turn_wait: Duration::from_secs(30),
+            cloud_start: Duration::from_secs(300),
             handshake_timeout: Duration::from_secs(5),
             partial_frame_timeout: Duration::from_secs(8),
             stalled_write_timeout: Duration::from_secs(30),
@@ -147,6 +154,7 @@ impl Limits {
             max_concurrent_turns: s.get_in("max_concurrent_turns", d.max_concurrent_turns, 1..=1_000_000),
             max_waiting_turns: s.get_in("max_waiting_turns", d.max_waiting_turns, 0..=1_000_000),
             turn_wait: s.get_in("turn_wait", d.turn_wait, timeout.clone()),
+            cloud_start: s.get_in("cloud_start", d.cloud_start, timeout.start().to_owned()..=HOUR),
             handshake_timeout: s.get_in("handshake_timeout", d.handshake_timeout, timeout.clone()),
             partial_frame_timeout: s.get_in(
                 "partial_frame_timeout",

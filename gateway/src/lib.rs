@@ -1,5 +1,8 @@
 //! The Jetway gateway: what `main` wires together, and what tests run in-process.
 
+// Each layer of the stack has the next one's future in its own.
+#![recursion_limit = "256"]
+
 mod admin;
 mod admission;
 pub mod app;

@@ -18,6 +18,7 @@ mod code {
     pub(super) const TURN_INDETERMINATE: i64 = -32015;
     pub(super) const DRAINING: i64 = -32016;
     pub(super) const ABORTED: i64 = -32017;
+    pub(super) const NOT_STARTED: i64 = -32018;
 }
 
 /// Appends the JSON-RPC error that tells of a refusal.
@@ -37,6 +38,7 @@ pub(crate) fn name(refusal: &Refusal) -> &'static str {
         Refusal::Overloaded(..) => "overloaded",
         Refusal::Indeterminate { .. } => "turn_indeterminate",
         Refusal::Aborted => "aborted",
+        Refusal::NotStarted { .. } => "cloud_not_started",
         Refusal::Draining(_) => "draining",
         Refusal::Invalid(..) => "invalid_request",
     }
@@ -76,6 +78,15 @@ fn describe(refusal: &Refusal) -> (i64, String, Option<Value>) {
         }
         Refusal::Aborted => {
             (code::ABORTED, "Given up before it began: the session was aborted or left".into(), None)
+        }
+        Refusal::NotStarted { session, waited } => {
+            let waited = waited.as_millis() as u64;
+            let data = json!({ "sessionId": session, "waitedMs": waited });
+            let message = format!(
+                "The agent of the cloud session did not come within {} s; the prompt was not sent and will not be",
+                waited / 1000
+            );
+            (code::NOT_STARTED, message, Some(data))
         }
         Refusal::Draining(retry_after) => {
             let data = json!({ "retryAfterMs": retry_after.as_millis() as u64 });

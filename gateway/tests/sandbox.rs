@@ -211,7 +211,11 @@ async fn reaches_nothing_of_others(test: &str, level: &str) {
 
     let within = scene.shell(&mut ada, "ada", &script).await;
     assert_eq!(within.lines().count(), 7 + 2 * ports.len(), "{within}");
-    println!("CHECK 30, {level}: of {} attempts {} succeeded", within.lines().count(), within.matches("open ").count());
+    println!(
+        "CHECK 30, {level}: of {} attempts {} succeeded",
+        within.lines().count(),
+        within.matches("open ").count()
+    );
     assert!(within.lines().all(|line| line.starts_with("shut ")), "{within}");
     assert!(scene.traps.iter().all(|trap| trap.count() == 1));
 

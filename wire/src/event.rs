@@ -53,6 +53,8 @@ pub enum Turn {
     Asked,
     /// That has been answered.
     Answered,
+    /// The session begins; see [`is_agents_start`].
+    Started,
     /// Anything else.
     Other,
 }
@@ -68,6 +70,14 @@ pub fn message_of<'a>(params: Value<'a>) -> Option<Cow<'a, str>> {
     params.get("event")?.get("data")?.get("messageId")?.as_str()
 }
 
+/// Whether an event tells that a cloud session's agent is there. Of a session that is not in the cloud it says no
+/// more than that the session begins.
+pub fn is_agents_start(event: Value<'_>) -> bool {
+    let text = |value: Option<Value<'_>>, is: &str| value.and_then(Value::as_str).as_deref() == Some(is);
+    text(event.get("type"), "session.start")
+        && text(event.get("data").and_then(|data| data.get("producer")), "copilot-agent")
+}
+
 fn turn_of_type(kind: &[u8]) -> Turn {
     match kind {
         b"session.idle" => Turn::Idle,
@@ -75,6 +85,7 @@ fn turn_of_type(kind: &[u8]) -> Turn {
         b"user.message" => Turn::Prompted,
         b"assistant.message_delta" => Turn::Delta,
         b"command.execute" => Turn::Asked,
+        b"session.start" => Turn::Started,
         kind if kind.ends_with(b".requested") => Turn::Asked,
         kind if kind.ends_with(b".completed") && !kind.starts_with(b"subagent.") => Turn::Answered,
         _ => Turn::Other,
@@ -88,9 +99,8 @@ mod tests {
 
     #[test]
     fn a_peek_sees_what_a_reading_sees() {
-        for kind in
-            ["session.idle", "user.message", "assistant.message_delta", "permission.requested", "tool.x"]
-        {
+        let kinds = ["session.idle", "user.message", "session.start", "assistant.message_delta", "tool.x"];
+        for kind in kinds.into_iter().chain(["permission.requested"]) {
             let body = format!(
                 r#"{{"jsonrpc":"2.0","method":"session.event","params":{{"sessionId":"a-1","event":{{"type":"{kind}","data":{{}}}}}}}}"#
             );
@@ -102,6 +112,20 @@ mod tests {
             };
             assert_eq!(Some(peek.session), session_of(&method, params).as_deref());
             assert_eq!(peek.turn, turn_of(params));
+        }
+    }
+
+    #[test]
+    fn a_start_is_the_agents_if_it_says_so() {
+        let is = |event: &str| is_agents_start(Value::new(event.as_bytes()));
+        assert!(is(r#"{"type":"session.start","data":{"version":1,"producer":"copilot-agent"}}"#));
+        for other in [
+            r#"{"type":"session.start","data":{"producer":"mission-control"}}"#,
+            r#"{"type":"session.start","data":{}}"#,
+            r#"{"type":"session.resume","data":{"producer":"copilot-agent"}}"#,
+            r#"{"type":"user.message","data":{"content":"session.start copilot-agent"}}"#,
+        ] {
+            assert!(!is(other), "{other}");
         }
     }
 

@@ -20,7 +20,7 @@ use std::{
 use jetway_config::{AuditSink, Identity, KeyId, SessionId, UserId};
 
 use self::{line::Line, rate::Rates, writer::Writer};
-use crate::{auth::Caller, rescue, stack::Refusal};
+use crate::{auth::Caller, directory::Member, rescue, stack::Refusal};
 
 /// How often a key's use is written down, at most.
 const KEY_USE: Duration = Duration::from_secs(60);
@@ -71,6 +71,13 @@ impl Audit {
     pub(crate) fn record(&self, event: &Event<'_>) {
         if let Some(on) = &self.0 {
             on.record(event);
+        }
+    }
+
+    /// A session is shared with these from the beginning.
+    pub(crate) fn shared(&self, owner: &Identity, session: &SessionId, members: &[Member]) {
+        for Member { user, role } in members {
+            self.record(&Event::Shared { owner, session, user, role: Some(role.as_str()) });
         }
     }
 

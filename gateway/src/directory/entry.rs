@@ -95,7 +95,7 @@ pub struct Unknown;
 words! {
     /// How a session is.
     Status {
-        /// Claimed; its CLI server has not made it yet.
+        /// Claimed, and its CLI server has not made it yet; or made, and not to be used for the reason that is given.
         Pending = "pending",
         /// It can be used.
         Running = "running",
@@ -188,6 +188,15 @@ impl FromStr for Name {
     }
 }
 
+/// When a session ends by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Lifetime {
+    /// At this time, whatever it does.
+    pub ends: Option<UnixMs>,
+    /// When it was not used for so many milliseconds.
+    pub unused_for: Option<u64>,
+}
+
 /// What the directory keeps of a session.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
@@ -209,6 +218,8 @@ pub struct Entry {
     pub ephemeral: bool,
     /// When it was claimed.
     pub created: UnixMs,
+    /// When it could first be used.
+    pub started: Option<UnixMs>,
     /// When the entry last changed or was touched.
     pub updated: UnixMs,
     /// When it was last used.
@@ -236,6 +247,7 @@ impl Entry {
             confirmed: false,
             ephemeral: new.ephemeral,
             created: at,
+            started: None,
             updated: at,
             last_used: at,
             ended: None,

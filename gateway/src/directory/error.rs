@@ -23,6 +23,16 @@ pub enum OpenError {
         /// The last that is known here.
         known: u32,
     },
+    /// What Redis holds is a later Jetway's.
+    #[error(
+        "redis.url: the version of the session directory there is {found}, and this Jetway knows {known}"
+    )]
+    NewerRedis {
+        /// Its version.
+        found: u32,
+        /// The last that is known here.
+        known: u32,
+    },
     /// Redis may forget entries at will.
     #[error("redis.url: maxmemory-policy is {0:?}, so Redis may evict sessions: set it to \"noeviction\"")]
     Evicts(String),

@@ -27,7 +27,9 @@ use std::time::Duration;
 use tracing::info;
 
 pub use self::{
-    entry::{Entry, Key, Member, NAME_CHARS, Name, NameError, Place, Role, Status, UnixMs, Unknown, role},
+    entry::{
+        Entry, Key, Lifetime, Member, NAME_CHARS, Name, NameError, Place, Role, Status, UnixMs, Unknown, role,
+    },
     error::{ChangeError, ClaimError, FenceError, ListError, MoveError, OpenError, StoreError},
     page::{List, MAX_PAGE, Order, Page, Sort},
     resolve::{Resolution, SHOWN},
@@ -105,7 +107,7 @@ enum Change {
     Name(Option<Name>),
     Share(Vec<Member>),
     Unshare(UserId),
-    Note(Option<String>),
+    Note(Option<String>, Lifetime),
 }
 
 impl Directory {
@@ -150,7 +152,7 @@ impl Directory {
         either!(self.claim(key.clone(), new.clone(), sane(at)))
     }
 
-    /// The CLI server has made the session: its status becomes `running` if it was `pending`.
+    /// The CLI server has made the session: its status becomes `running` if it was `pending` for no reason.
     ///
     /// # Errors
     /// [`ChangeError::NotFound`] if the claim was given up meanwhile ([`ORPHANED_AFTER`]).
@@ -302,16 +304,34 @@ impl Directory {
         either!(self.record_fence(key.clone(), fence.min(MAX_NUMBER)))
     }
 
-    /// What the face that made the session keeps of it: text of its own, never a secret.
+    /// Up to `most` sessions whose [`Lifetime`] is over, those that are longest over first. Whoever takes them sees to
+    /// their end; what is still there at `again` is given out once more.
+    ///
+    /// # Errors
+    /// If the store does not answer as it should.
+    pub async fn take_due(&self, at: UnixMs, again: UnixMs, most: usize) -> Result<Vec<Entry>, StoreError> {
+        either!(self.take_due(sane(at), sane(again), most.min(BATCH)))
+    }
+
+    /// What the face that made the session keeps of it, text of its own and never a secret; and when the session ends
+    /// by itself.
     ///
     /// # Errors
     /// If there is no such session, or the note is longer than [`NOTE_BYTES`].
-    pub async fn set_note(&self, key: &Key, note: Option<&str>, at: UnixMs) -> Result<(), ChangeError> {
+    pub async fn set_note(
+        &self,
+        key: &Key,
+        note: Option<&str>,
+        lifetime: Lifetime,
+        at: UnixMs,
+    ) -> Result<(), ChangeError> {
         if note.is_some_and(|note| note.len() > NOTE_BYTES) {
             return Err(ChangeError::Full);
         }
         let note = note.filter(|note| !note.is_empty()).map(str::to_owned);
-        self.change(key, Change::Note(note), at).await
+        let Lifetime { ends, unused_for } = lifetime;
+        let lifetime = Lifetime { ends: ends.map(sane), unused_for: unused_for.map(|ms| ms.min(MAX_NUMBER)) };
+        self.change(key, Change::Note(note, lifetime), at).await
     }
 
     async fn change(&self, key: &Key, change: Change, at: UnixMs) -> Result<(), ChangeError> {

@@ -126,6 +126,14 @@ pub(super) fn object<'de, D: Deserializer<'de>, T: DeserializeOwned>(d: D) -> Re
     Map::deserialize(d).and_then(|map| T::deserialize(Value::Object(map)).map_err(D::Error::custom))
 }
 
+/// The same, or nothing.
+pub(super) fn maybe_object<'de, D: Deserializer<'de>, T: DeserializeOwned>(
+    d: D,
+) -> Result<Option<T>, D::Error> {
+    let map = Option::<Map<String, Value>>::deserialize(d)?;
+    map.map(|map| T::deserialize(Value::Object(map)).map_err(D::Error::custom)).transpose()
+}
+
 /// A list of such.
 pub(super) fn objects<'de, D: Deserializer<'de>, T: DeserializeOwned>(d: D) -> Result<Vec<T>, D::Error> {
     let maps = Vec::<Map<String, Value>>::deserialize(d)?;

@@ -8,7 +8,7 @@ use axum::{
     http::{HeaderMap, StatusCode, Uri, header},
     response::{IntoResponse, Response},
 };
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
 
@@ -16,7 +16,7 @@ use jetway_config::{Identity, SessionId};
 
 use super::{
     Face,
-    body::{Json, object, objects},
+    body::{Json, maybe_object, object, objects},
     caller::Caller,
     fault::{Fault, Kind},
     hub::Hub,
@@ -42,6 +42,9 @@ pub(super) struct Create {
     pub(super) provider: Option<Map<String, Value>>,
     /// Appended to the CLI's own system message.
     pub(super) system_message: Option<String>,
+    /// It runs in GitHub's cloud, which names it.
+    #[serde(default, deserialize_with = "maybe_object")]
+    pub(super) cloud: Option<Cloud>,
     /// Where it works, on the CLI server's host.
     pub(super) working_directory: Option<String>,
     #[serde(default, deserialize_with = "object")]
@@ -55,6 +58,47 @@ pub(super) struct Create {
     /// Who decides when a tool asks for permission.
     #[serde(default)]
     pub(super) permissions: Permissions,
+}
+
+/// A session in GitHub's cloud. Its first prompt is held until its agent has come.
+#[derive(Debug, Default, Deserialize, Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Cloud {
+    /// What it is about.
+    #[serde(default, deserialize_with = "maybe_object", skip_serializing_if = "Option::is_none")]
+    repository: Option<Repository>,
+}
+
+/// A repository on GitHub.
+#[derive(Debug, Default, Deserialize, Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct Repository {
+    #[schema(min_length = 1, max_length = 255)]
+    owner: String,
+    #[schema(min_length = 1, max_length = 255)]
+    name: String,
+    /// The default one, if there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(min_length = 1, max_length = 255)]
+    branch: Option<String>,
+}
+
+/// The longest of a repository's names, in characters: as long as a reference's may be.
+const REPOSITORY: usize = 255;
+
+impl Cloud {
+    fn check(&self) -> Result<(), Fault> {
+        let Some(Repository { owner, name, branch }) = &self.repository else { return Ok(()) };
+        let named = [("owner", Some(owner)), ("name", Some(name)), ("branch", branch.as_ref())];
+        for (field, text) in named {
+            if text.is_some_and(|text| text.is_empty() || text.chars().count() > REPOSITORY) {
+                let field = format!("cloud.repository.{field}");
+                let why = format!("`{field}` must be 1 to {REPOSITORY} characters long");
+                return Err(Fault::invalid(&field, why));
+            }
+        }
+        Ok(())
+    }
 }
 
 /// A user and a role.
@@ -103,12 +147,14 @@ impl Face {
     }
 
     async fn make(self: &Arc<Self>, who: &Identity, wish: Create) -> Result<(Entry, Arc<Hub>), Fault> {
+        wish.config.check()?;
         let id = id_of(&wish)?;
-        if self.core.directory.find(who, &id).await.map_err(no_directory)?.is_some() {
+        if let Some(id) = &id
+            && self.core.directory.find(who, id).await.map_err(no_directory)?.is_some()
+        {
             return Err(Fault::new(Kind::Conflict, "There is a session of this id already")
                 .with("session_id", json!(id)));
         }
-        wish.config.check()?;
         let name = wish.name.as_deref().map(str::parse::<Name>).transpose();
         let name = name.map_err(|e| Fault::invalid("name", format!("`name` {e}")))?;
         let jetway = json!({ "name": name.as_ref().map(Name::as_str), "ephemeral": wish.ephemeral });
@@ -119,24 +165,37 @@ impl Face {
         if note.len() > NOTE_BYTES {
             return Err(Fault::invalid("system_message", "The session's settings are too long to be kept"));
         }
-        let hub = self.hubs.hold(self, who, &id, || profile.clone())?;
-        let made = hub.make(self, &members, &jetway).await;
-        if let Err(fault) = made {
-            self.hubs.release(who, &id);
-            return Err(fault);
-        }
+        let hub = match &id {
+            Some(id) => self.hubs.hold(self, who, id, || profile.clone())?,
+            None => self.hubs.nameless(self, who, profile),
+        };
+        let made = hub.make(self, &members, &jetway).await.inspect_err(|_| {
+            id.iter().for_each(|id| self.hubs.release(who, id));
+        });
+        let id = made?;
+        let hub = self.hubs.keep(who, &id, hub);
         let key = Key { owner: who.clone(), id: id.clone() };
+        // A session that was not claimed ahead is noted after the fact.
+        self.core.scribe.caught_up().await;
         self.core.directory.set_note(&key, Some(&note), UnixMs::now()).await.map_err(unchanged)?;
         let entry = self.core.directory.find(who, &id).await.map_err(no_directory)?;
         entry.map(|entry| (entry, hub)).ok_or_else(Fault::no_session)
     }
 }
 
-fn id_of(wish: &Create) -> Result<SessionId, Fault> {
-    match &wish.session_id {
-        Some(id) => id.parse().map_err(|e| Fault::invalid("session_id", format!("`session_id` {e}"))),
-        None => uuid::Uuid::new_v4().to_string().parse().map_err(|_| Fault::new(Kind::Internal, "No id")),
-    }
+/// The new session's id; none in the cloud, which has its own.
+fn id_of(wish: &Create) -> Result<Option<SessionId>, Fault> {
+    let parsed = match (&wish.session_id, &wish.cloud) {
+        (Some(_), Some(_)) => {
+            return Err(Fault::invalid("session_id", "The cloud names its sessions itself"));
+        }
+        (None, Some(cloud)) => return cloud.check().map(|()| None),
+        (Some(id), None) => id.parse().map_err(|e| Fault::invalid("session_id", format!("`session_id` {e}"))),
+        (None, None) => {
+            uuid::Uuid::new_v4().to_string().parse().map_err(|_| Fault::new(Kind::Internal, "No id"))
+        }
+    };
+    parsed.map(Some)
 }
 
 /// What the CLI server is to be told, in its own words.
@@ -151,5 +210,6 @@ fn profile(wish: Create) -> Profile {
     put("provider", wish.provider.map(Value::from));
     put("systemMessage", wish.system_message.map(|text| json!({ "mode": "append", "content": text })));
     put("workingDirectory", wish.working_directory.map(Value::from));
+    put("cloud", wish.cloud.map(|cloud| json!(cloud)));
     Profile { permissions: wish.permissions, config: wish.config, given }
 }

@@ -170,7 +170,7 @@ impl Stream {
         let named = serde_json::from_slice::<Value>(data).unwrap_or_default();
         let ours = named["turn"] == turn.handle.id.as_str();
         turn.begun |= ours;
-        self.over = ours && kind != "jetway.turn_started";
+        self.over = ours && !matches!(kind, "jetway.turn_started" | "jetway.turn_pending");
         turn.begun
     }
 }

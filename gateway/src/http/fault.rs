@@ -63,6 +63,8 @@ kinds! {
     Unavailable = 503 "unavailable" "No CLI server can take this now",
     Draining = 503 "draining" "This instance is about to stop",
     Timeout = 504 "timeout" "It took too long",
+    /// The prompt was held, and was not sent.
+    NotStarted = 504 "cloud-not-started" "The cloud's agent did not come in time",
 }
 
 /// One failure.

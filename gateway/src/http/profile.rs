@@ -120,7 +120,7 @@ const OF_PROVIDER: [&str; 3] = ["type", "baseUrl", "wireApi"];
 
 impl Profile {
     /// The params that attach the session.
-    pub(crate) fn params(&self, id: &SessionId) -> Value {
+    pub(crate) fn params(&self, id: Option<&SessionId>) -> Value {
         let mut params = json!({
             "clientName": "jetway-http",
             "streaming": true,
@@ -134,7 +134,9 @@ impl Profile {
             if !self.config.mcp_servers.is_empty() {
                 params.insert("mcpServers".into(), json!(self.config.mcp_servers));
             }
-            params.insert("sessionId".into(), json!(id));
+            if let Some(id) = id {
+                params.insert("sessionId".into(), json!(id));
+            }
         }
         params
     }

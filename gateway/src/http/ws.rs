@@ -231,7 +231,8 @@ impl Conversation {
     /// Acts on what the client says. What it may do may have changed since it came.
     async fn hear(&self, text: &[u8]) -> Result<(), Fault> {
         let said: Said = body::parse(text)?;
-        let entry = self.face.find_live(&self.welcome.caller().who, self.entry.key.id.as_str(), Role::Member).await?;
+        let entry =
+            self.face.find_live(&self.welcome.caller().who, self.entry.key.id.as_str(), Role::Member).await?;
         if entry.key != self.entry.key {
             return Err(Fault::no_session());
         }
@@ -239,7 +240,10 @@ impl Conversation {
             Said::Prompt { prompt, mode, attachments } => {
                 let (attachments, patience) = (attachments.map(|a| json!(a)), mode.patience());
                 // How it ends is told by events.
-                self.hub.ask(&self.face, Ask { user: self.welcome.caller().who.user.clone(), prompt, attachments, patience });
+                self.hub.ask(
+                    &self.face,
+                    Ask { user: self.welcome.caller().who.user.clone(), prompt, attachments, patience },
+                );
                 Ok(())
             }
             Said::Answer { request_id, decision, scope, answer, feedback } => {

@@ -30,6 +30,7 @@ pub(crate) fn fault(refusal: Refusal) -> Fault {
         Refusal::Indeterminate { .. } => (Kind::Indeterminate, None),
         Refusal::Draining(after) => (Kind::Draining, Some(*after)),
         Refusal::Aborted => (Kind::Aborted, None),
+        Refusal::NotStarted { .. } => (Kind::NotStarted, None),
         Refusal::Invalid(..) => (Kind::Invalid, None),
     };
     Fault { kind, detail: message, retry_after, more: snake_case(more.unwrap_or_default()) }

@@ -36,7 +36,7 @@ use crate::{
     auth::Caller,
     directory::{Entry, Key, UnixMs},
     net::writer::Backlog,
-    stack::{Limit, RETRY_AFTER, Refusal},
+    stack::{Limit, RETRY_AFTER, Refusal, Wish},
 };
 
 /// How often a home is looked for when the CLI process turns out to be gone.
@@ -235,12 +235,21 @@ impl Client {
         self.registry().knows(self.who(), id, leg.server().id())
     }
 
-    /// The leg's server made a session for the caller, under a name of its own choice.
-    pub(crate) fn found(&self, id: &SessionId, leg: &Leg) -> Arc<Session> {
+    /// The leg's server made a session for the caller, under a name of its own choice; in the cloud, if it was made
+    /// as somebody wished.
+    pub(crate) fn found(&self, id: &SessionId, leg: &Leg, wish: Option<&Wish>) -> Arc<Session> {
         let key = Key { owner: self.who().clone(), id: id.clone() };
-        let new = self.core.new_session(leg.place());
-        self.core.scribe.found(&key, new.clone());
-        let session = self.registry().hold(self.who(), &Entry::new(key, &new, UnixMs::now()));
+        let mut new = self.core.new_session(leg.place());
+        new.ephemeral = wish.is_some_and(|wish| wish.ephemeral);
+        let mut entry = Entry::new(key.clone(), &new, UnixMs::now());
+        let members = wish.map_or(&[][..], |wish| &wish.members);
+        entry.members = members.iter().filter(|m| m.user != key.owner.user).cloned().collect();
+        self.core.audit.shared(&key.owner, id, &entry.members);
+        self.core.scribe.found(&key, new, wish);
+        let session = self.registry().hold(self.who(), &entry);
+        if wish.is_some() {
+            session.await_agent();
+        }
         session.made();
         session
     }

@@ -27,6 +27,7 @@ use jetway_wire::{
 
 use super::{
     client::Client,
+    cloud::Early,
     kept,
     pending::{Answer, Origin, Pending, Then, Waiting},
     registry::{News, Session},
@@ -63,6 +64,8 @@ pub(crate) struct Leg {
     /// What that one is to see once it has resumed a session; boxed, for it hardly ever happens.
     inheritance: Mutex<Option<Box<Inheritance>>>,
     inherited: AtomicBool,
+    /// What came of sessions whose ids are still to be told; boxed, for it hardly ever happens.
+    early: Mutex<Option<Box<Early>>>,
 }
 
 /// What a client that takes a leg over comes into.
@@ -102,6 +105,7 @@ impl Leg {
             heir: Notify::new(),
             inheritance: Mutex::default(),
             inherited: AtomicBool::new(false),
+            early: Mutex::default(),
         });
         relay::spawn(leg.clone(), client.clone(), read);
         let answer = leg.introduce(client).await.map_err(|_| unreachable())?;
@@ -394,6 +398,28 @@ impl Leg {
         match lock(&self.inheritance).take().map(|i| *i) {
             Some(Inheritance::Frames(frames)) => frames,
             _ => Vec::new(),
+        }
+    }
+
+    /// Keeps an event of a session that is not known, if the server is about to tell an id. Returns whether it did.
+    pub(super) fn keep_early(&self, raw: &[u8], body: &[u8]) -> bool {
+        let learns = lock(&self.pending).learns();
+        if learns {
+            lock(&self.early).get_or_insert_default().keep(raw, body);
+        }
+        learns
+    }
+
+    /// Takes what was kept; and whether the server is to tell more ids.
+    pub(super) fn take_early(&self) -> (Early, bool) {
+        let early = lock(&self.early).take().map_or_else(Early::default, |early| *early);
+        (early, lock(&self.pending).learns())
+    }
+
+    /// Keeps it further.
+    pub(super) fn put_early(&self, early: Early) {
+        if !early.is_empty() {
+            *lock(&self.early) = Some(Box::new(early));
         }
     }
 

@@ -2,6 +2,7 @@
 
 pub(crate) mod asked;
 pub(crate) mod client;
+pub(crate) mod cloud;
 pub(crate) mod draining;
 pub(crate) mod idle;
 pub(crate) mod kept;

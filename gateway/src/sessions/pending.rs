@@ -16,7 +16,10 @@ use super::{
     scribe::Claimed,
     turn::{Outcome, TurnId},
 };
-use crate::directory::{Entry, Place};
+use crate::{
+    directory::{Entry, Place},
+    stack::Wish,
+};
 
 /// A reply, for a caller inside Jetway: the result's or the error's JSON.
 pub(crate) type Answer = Result<Box<[u8]>, Box<[u8]>>;
@@ -40,8 +43,8 @@ pub(crate) enum Then {
         /// Only those that the CLI server lists.
         filtered: bool,
     },
-    /// The CLI was to choose the session's id.
-    Learn,
+    /// The CLI was to choose the session's id: that of a cloud session.
+    Learn(Box<Learn>),
     /// The session was to be left.
     Detach(Arc<Session>),
     /// The session was to be closed, whoever has it attached.
@@ -53,6 +56,27 @@ pub(crate) enum Then {
         session: Arc<Session>,
         turn: TurnId,
     },
+}
+
+/// A session that is to be made in the cloud, which names it.
+pub(crate) struct Learn {
+    /// What it is to be, beyond what the cloud makes of it.
+    pub(crate) wish: Wish,
+    /// What was asked.
+    pub(crate) request: Request,
+}
+
+impl Learn {
+    /// It has that id.
+    fn told(mut self, id: &SessionId, leg: &Arc<Leg>, client: &Client) {
+        let session = client.found(id, leg, Some(&self.wish));
+        if let Some(busy) = self.wish.busy {
+            session.set_busy(busy);
+        }
+        self.request.insert("sessionId", format!("\"{id}\"").as_bytes());
+        let params = self.request.params().map_or(&b"{}"[..], Value::text);
+        leg.route(Route::new(session, params));
+    }
 }
 
 /// A session that is to be attached.
@@ -81,7 +105,7 @@ impl Then {
             Then::Attach(attach) => Some(&attach.session),
             Then::Detach(session) | Then::Close(session) | Then::Turn { session, .. } => Some(session),
             Then::Delete(sessions) => sessions.first(),
-            Then::Nothing | Then::Learn | Then::List { .. } => None,
+            Then::Nothing | Then::Learn(_) | Then::List { .. } => None,
         }
     }
 }
@@ -124,11 +148,10 @@ impl Then {
                     claimed.made();
                 }
             }
-            Then::Learn => {
+            Then::Learn(learn) => {
                 let id = result.get("sessionId").and_then(Value::as_str);
-                let id = id.and_then(|id| id.parse::<SessionId>().ok());
-                if let Some(id) = id {
-                    leg.route(Route::new(client.found(&id, leg), b"{}"));
+                if let Some(id) = id.and_then(|id| id.parse::<SessionId>().ok()) {
+                    learn.told(&id, leg, client);
                 }
             }
             Then::Detach(session) if agreed() => leg.unroute(&session.key.id, Outcome::Aborted),
@@ -164,7 +187,7 @@ impl Then {
             }
             Then::Turn { session, turn } => session.turn_refused(turn),
             Then::Nothing
-            | Then::Learn
+            | Then::Learn(_)
             | Then::List { .. }
             | Then::Detach(_)
             | Then::Close(_)
@@ -240,6 +263,11 @@ impl Pending {
     /// Whether a request of that id waits already.
     pub(crate) fn has(&self, id: &Id) -> bool {
         self.open.iter().any(|(_, w)| matches!(&w.origin, Origin::Client(other) if other == id))
+    }
+
+    /// Whether a reply is to tell a session's id.
+    pub(crate) fn learns(&self) -> bool {
+        self.open.iter().any(|(_, w)| matches!(w.then, Then::Learn(_)))
     }
 
     /// Whether [`Pending::close`] was called.

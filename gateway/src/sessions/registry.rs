@@ -21,6 +21,7 @@ use jetway_pool::ServerId;
 use jetway_wire::event::Turn;
 
 use super::{
+    cloud::Agent,
     lease::Lease,
     room::{Crowded, Live, Most, Room},
     turn::{Ended, LegId, Outcome, TurnId, Turns},
@@ -49,6 +50,7 @@ pub(crate) struct Session {
     silent: AtomicBool,
     /// Somebody takes part no more, or a connection left while a turn runs.
     left: AtomicBool,
+    pub(super) agent: Agent,
     counters: Arc<Counters>,
 }
 
@@ -176,6 +178,7 @@ impl Registry {
                 used: AtomicU64::new(since_epoch()),
                 silent: AtomicBool::new(false),
                 left: AtomicBool::new(false),
+                agent: Agent::of(entry),
                 counters: self.counters.clone(),
             })
         });
@@ -291,6 +294,7 @@ impl Session {
     /// What the directory says of it now. Where it lives is known better here while it is attached here.
     fn learn(&self, entry: &Entry) {
         self.shared_with(entry.members.clone().into());
+        self.agent.learn(entry);
         let mut state = self.lock();
         if state.attached == 0 {
             state.made |= entry.confirmed;
@@ -571,7 +575,7 @@ impl Session {
                     return News::Doubt;
                 }
             }
-            Turn::Asked | Turn::Answered | Turn::Other => {}
+            Turn::Asked | Turn::Answered | Turn::Started | Turn::Other => {}
         }
         News::Nothing
     }

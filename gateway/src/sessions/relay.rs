@@ -18,7 +18,7 @@ use jetway_wire::{
 use super::{
     asked::Question,
     client::Client,
-    lease,
+    cloud, lease,
     leg::{Followed, Leg},
     listing,
     pending::{Origin, Then, Waiting},
@@ -137,7 +137,14 @@ fn on_frame(
     // Most frames are events; their first bytes tell all that is needed.
     if let Some(event) = event::peek(frame.body) {
         let message = || event::message_of(params_of(frame.body)?);
-        if !follows(leg, client, event.session, event.turn, message) && !leg.exclusive() {
+        let follows = follows(leg, client, event.session, event.turn, message);
+        if !follows && leg.keep_early(frame.raw, frame.body) {
+            return Ok(On::Message);
+        }
+        if event.turn == Turn::Started {
+            cloud::on_start(leg, client, event.session, frame.body);
+        }
+        if !follows && !leg.exclusive() {
             metrics::filtered();
         } else if matches!(event.turn, Turn::Asked | Turn::Answered) {
             requests::on_event(leg, client, event, frame, out);
@@ -248,6 +255,7 @@ fn on_reply(
         Err(_) => None,
     };
     let attached = matches!(waiting.then, Then::Attach(_)) && leg.was_inherited();
+    let learns = matches!(waiting.then, Then::Learn(_));
     match outcome {
         Ok(result) => waiting.then.done(result, leg, client),
         Err(_) => waiting.then.undo(leg, client),
@@ -264,6 +272,10 @@ fn on_reply(
     if attached {
         out.extend_from_slice(&leg.inheritance());
     }
+    if learns {
+        let (early, more) = leg.take_early();
+        leg.put_early(cloud::let_through(leg, client, early, more, out));
+    }
 }
 
 /// A result without what is not the client's, and with what lives elsewhere. `None`: as it is.
@@ -276,7 +288,7 @@ fn edited(leg: &Leg, client: &Client, waiting: &Waiting, result: Value<'_>) -> O
         if let Ok(id) = id.parse()
             && waiting.then.session().is_none_or(|s| s.key.id != id)
         {
-            client.found(&id, leg);
+            client.found(&id, leg, None);
         }
     });
     if leg.exclusive() || *waiting.answer == Answer::AsIs {

@@ -97,8 +97,10 @@ impl Route {
     /// Attaches the session again on a leg that has never had it.
     async fn attach_again(&self, leg: &Leg) -> Result<(), Refusal> {
         let mut answer = leg.call("session.resume", &self.resume_params()).await?;
-        // What has no message yet was never on disk; to create it is then what its client did.
-        if answer.as_ref().is_err_and(|e| is_not_found(e)) {
+        // What has no message yet was never on disk; to create it is then what its client did. One in the cloud is
+        // there, or is no more.
+        let local = Value::new(&self.params).get("cloud").is_none();
+        if local && answer.as_ref().is_err_and(|e| is_not_found(e)) {
             answer = leg.call("session.create", &self.params).await?;
         }
         if let Err(error) = answer {

@@ -7,14 +7,17 @@ use std::{
 };
 
 use tokio::{
-    sync::mpsc,
+    sync::{mpsc, oneshot},
     task::JoinHandle,
     time::{interval, sleep, timeout},
 };
 use tracing::warn;
 
-use super::client::Client;
-use crate::directory::{ChangeError, ClaimError, Directory, Key, MoveError, New, Place, Status, UnixMs};
+use super::{client::Client, cloud};
+use crate::{
+    directory::{ChangeError, ClaimError, Directory, Key, MoveError, New, Place, Status, UnixMs},
+    stack::Wish,
+};
 
 /// How often it is noted which sessions were used.
 const USED: Duration = Duration::from_secs(1);
@@ -22,6 +25,8 @@ const USED: Duration = Duration::from_secs(1);
 /// back by then.
 const TRIES: u32 = 5;
 const PAUSE: Duration = Duration::from_secs(1);
+/// The longest wait for what was noted before.
+const CATCHING_UP: Duration = Duration::from_secs(10);
 /// The longest wait for what is still to be noted when the gateway stops.
 const CLOSING: Duration = Duration::from_secs(1);
 
@@ -32,12 +37,16 @@ enum Note {
     Made(Key),
     /// It has not.
     NotMade(Key),
-    /// It came to be without a claim.
-    Found(Key, New),
+    /// It came to be without a claim; in the cloud, if somebody wished it so.
+    Found(Key, New, Option<Box<Wish>>),
+    /// Its agent has come to it in the cloud.
+    AgentCame(Key),
     /// It is no more.
     Gone(Key),
     /// It stays where it was before `epoch`.
     Back(Key, u64, Place),
+    /// Somebody waits until all that was noted before is written down.
+    CatchUp(oneshot::Sender<()>),
     /// Nothing more will happen.
     End,
 }
@@ -73,8 +82,20 @@ impl Scribe {
     }
 
     /// A session came to be without a claim: its CLI server chose its name.
-    pub(crate) fn found(&self, key: &Key, new: New) {
-        self.note(Note::Found(key.clone(), new));
+    pub(crate) fn found(&self, key: &Key, new: New, wish: Option<&Wish>) {
+        self.note(Note::Found(key.clone(), new, wish.cloned().map(Box::new)));
+    }
+
+    /// A cloud session can be used.
+    pub(crate) fn agent_came(&self, key: &Key) {
+        self.note(Note::AgentCame(key.clone()));
+    }
+
+    /// Waits until what was noted is written down, or was given up.
+    pub(crate) async fn caught_up(&self) {
+        let (done, written) = oneshot::channel();
+        self.note(Note::CatchUp(done));
+        let _ = timeout(CATCHING_UP, written).await;
     }
 
     /// The session is no more.
@@ -150,6 +171,10 @@ async fn run(
         };
         match note {
             None | Some(Note::End) => break,
+            Some(Note::CatchUp(done)) => {
+                touch(&directory, &used).await;
+                let _ = done.send(());
+            }
             Some(note) => write(&directory, &note).await,
         }
     }
@@ -184,16 +209,32 @@ async fn try_to_write(directory: &Directory, note: &Note) -> Result<(), crate::d
     match note {
         Note::Made(key) => changed(directory.confirm(key, now).await),
         Note::NotMade(key) => directory.release(key).await.map(drop),
-        Note::Found(key, new) => match directory.claim(key, new, now).await {
+        Note::Found(key, new, wish) => match directory.claim(key, new, now).await {
             Err(ClaimError::Store(error)) => Err(error),
             Err(_) => Ok(()),
-            Ok(_) => changed(directory.confirm(key, now).await),
+            Ok(_) => changed(make_known(directory, key, wish.as_deref(), now).await),
         },
+        Note::AgentCame(key) => changed(directory.set_status(key, Status::Running, None, now).await),
         Note::Gone(key) => changed(directory.set_status(key, Status::Terminated, Some("deleted"), now).await),
         Note::Back(key, epoch, place) => match directory.move_to(key, *epoch, place, now).await {
             Err(MoveError::Store(error)) => Err(error),
             _ => Ok(()),
         },
-        Note::End => Ok(()),
+        Note::CatchUp(_) | Note::End => Ok(()),
     }
+}
+
+/// A session that was claimed after the fact; pending, if it is in the cloud.
+async fn make_known(
+    directory: &Directory,
+    key: &Key,
+    wish: Option<&Wish>,
+    now: UnixMs,
+) -> Result<(), ChangeError> {
+    if let Some(wish) = wish {
+        directory.rename(key, wish.name.as_ref(), now).await?;
+        directory.set_members(key, &wish.members, now).await?;
+        directory.set_status(key, Status::Pending, Some(cloud::AWAITED), now).await?;
+    }
+    directory.confirm(key, now).await
 }

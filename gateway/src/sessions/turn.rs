@@ -267,9 +267,8 @@ impl Turns {
 
     /// A delta of an answer came by `leg`. Returns how long it took, if it is the first of its turn.
     pub(crate) fn delta(&mut self, leg: LegId, now: Instant) -> Option<Duration> {
-        let silent = |turn: &&mut Running| {
-            turn.leg == leg && turn.progress == Progress::Begun && turn.first.is_none()
-        };
+        let silent =
+            |turn: &&mut Running| turn.leg == leg && turn.progress == Progress::Begun && turn.first.is_none();
         let turn = self.running.iter_mut().find(silent)?;
         turn.first = Some(now - turn.since);
         turn.first

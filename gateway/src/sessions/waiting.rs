@@ -46,6 +46,27 @@ impl Client {
         Ok(())
     }
 
+    /// Waits for something that a prompt to `session` needs, as one of the client's calls that wait: it is given up
+    /// with them.
+    pub(crate) async fn beside<T>(
+        &self,
+        session: &Arc<Session>,
+        going: impl Future<Output = Result<T, Refusal>>,
+    ) -> Result<T, Refusal> {
+        let limit = self.core().live().limits.max_in_flight;
+        let place = self.waiting.add(Some(session.clone()), limit).map_err(|never| match never {
+            Never::Full => Refusal::Overloaded(Limit::InFlight, RETRY_AFTER),
+            Never::Left => Refusal::Aborted,
+        })?;
+        let mut held = HeldPlace { calls: &self.waiting, place: Some(place) };
+        let Some(place) = &mut held.place else { return going.await };
+        tokio::select! {
+            biased;
+            why = &mut place.end => Err(why.unwrap_or(Refusal::Aborted)),
+            done = going => done,
+        }
+    }
+
     /// The line of its prompts that wait for a session, while there is one.
     pub(crate) fn line(&self, session: &Arc<Session>) -> Option<Line> {
         self.waiting.line(session)
@@ -86,6 +107,20 @@ struct Place {
     end: oneshot::Receiver<Refusal>,
     /// The head of a line that it began.
     _head: Option<OwnedMutexGuard<()>>,
+}
+
+/// A place that is given back however the wait ends.
+struct HeldPlace<'a> {
+    calls: &'a Calls,
+    place: Option<Place>,
+}
+
+impl Drop for HeldPlace<'_> {
+    fn drop(&mut self) {
+        if let Some(place) = self.place.take() {
+            self.calls.remove(place);
+        }
+    }
 }
 
 /// Why a call may not wait.

@@ -9,11 +9,10 @@ use jetway_wire::{Value, catalogue::Scope};
 
 use super::{Call, Limit, RETRY_AFTER, Refusal, Target, Wish, wish};
 use crate::{
-    audit::Event,
     directory::{ClaimError, Entry, Key, List, MAX_PAGE, MoveError, Resolution, Status, StoreError, UnixMs},
     sessions::{
         leg::Leg,
-        pending::{Attach, Moved, Then},
+        pending::{Attach, Learn, Moved, Then},
         registry::Session,
         revival::Route,
         scribe::Claimed,
@@ -28,7 +27,10 @@ pub(super) async fn attach(call: &mut Call, leg: &Arc<Leg>) -> Result<Then, Refu
     let given = call.request.params().map(|p| (p.get("sessionId"), p.get("cloud").is_some()));
     let id = match given {
         // A cloud session is named by the cloud.
-        Some((None, true)) => return Ok(Then::Learn),
+        Some((None, true)) => {
+            let wish = call.wish.take().map_or_else(Wish::default, |wish| *wish);
+            return Ok(Then::Learn(Box::new(Learn { wish, request: call.request.clone() })));
+        }
         Some((None, false)) if call.method.scope == Scope::Create => {
             let id = uuid::Uuid::new_v4().to_string();
             call.request.insert("sessionId", format!("\"{id}\"").as_bytes());
@@ -56,8 +58,8 @@ pub(super) async fn attach(call: &mut Call, leg: &Arc<Leg>) -> Result<Then, Refu
     if known && call.method.scope == Scope::Create {
         // To create it again would lose its history: what is meant is to go on with it. What has no message
         // yet cannot be resumed, and loses nothing.
-        instead = Some(call.request.clone());
         let params = call.request.params().unwrap_or(Value::new(b"{}"));
+        instead = params.get("cloud").is_none().then(|| call.request.clone());
         let resumed = wish::without(params, &["cloud"]);
         call.request.rewrite("session.resume", &resumed);
     }
@@ -98,15 +100,7 @@ async fn claim(
         }
         if !wish.members.is_empty() {
             core.directory.set_members(&key, &wish.members, now).await.map_err(changed)?;
-            for member in &wish.members {
-                let role = Some(member.role.as_str());
-                core.audit.record(&Event::Shared {
-                    owner: &key.owner,
-                    session: &key.id,
-                    user: &member.user,
-                    role,
-                });
-            }
+            core.audit.shared(&key.owner, &key.id, &wish.members);
             entry.members = wish.members;
             entry.members.retain(|m| m.user != key.owner.user);
         }

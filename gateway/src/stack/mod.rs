@@ -6,6 +6,7 @@
 
 mod admit;
 mod ahead;
+mod cloud;
 pub(crate) mod later;
 mod lease;
 mod meter;
@@ -91,6 +92,8 @@ pub(crate) fn stack()
         .layer_fn(reach::Reach::new)
         // Before whatever may put a prompt off, so that none overtakes another.
         .layer_fn(order::Order::new)
+        // A session in the cloud may have to come to be first, and nobody's turn is held up by that.
+        .layer_fn(cloud::Cloud::new)
         // Before there is room for it: what has room does not wait for anybody's turn.
         .layer_fn(lease::Lease::new)
         // Last of what may wait.

@@ -97,6 +97,8 @@ pub(crate) enum Refusal {
     Indeterminate { session: Option<SessionId>, turn: Option<TurnId> },
     /// The caller aborted or left the session before the call began.
     Aborted,
+    /// The agent of a cloud session did not come; the prompt was not sent.
+    NotStarted { session: SessionId, waited: Duration },
     /// Jetway is about to stop.
     Draining(Duration),
     /// No request that the CLI would take.

@@ -7,6 +7,7 @@ use std::{
     net::{IpAddr, SocketAddr},
     path::PathBuf,
     process::ExitCode,
+    time::Duration,
 };
 
 use clap::Parser;
@@ -37,6 +38,9 @@ struct Args {
     /// Leave out session.lifecycle: with n connections, opening a session on each sends n² of them.
     #[arg(long)]
     no_lifecycle: bool,
+    /// Milliseconds that the agent of a cloud session takes to come; it never does unless they are given.
+    #[arg(long)]
+    cloud: Option<u64>,
     /// As the CLI: the address to listen on.
     #[arg(long, default_value = "127.0.0.1")]
     host: IpAddr,
@@ -92,6 +96,7 @@ async fn run(args: &Args) -> std::io::Result<()> {
         ledger: args.ledger.as_deref().map_or_else(|| Ok(Ledger::in_memory()), Ledger::to_file)?,
         announce: !args.no_lifecycle,
         record: false,
+        cloud: args.cloud.map(Duration::from_millis),
         exit_on_crash: !args.survive,
     })?;
     for addr in stub.addrs() {

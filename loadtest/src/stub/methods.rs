@@ -211,6 +211,9 @@ impl<'a> Call<'a> {
 
     fn create(&self) -> Outcome {
         let id = self.text("sessionId").filter(|id| !id.is_empty());
+        if self.params.and_then(|p| p.get("cloud")).is_some() {
+            return self.create_in_cloud(id.as_deref());
+        }
         let id = id.map_or_else(|| self.server.source.uuid().as_str().to_owned(), String::from);
         let valid = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
         if id.len() > 250 || !id.bytes().all(valid) {
@@ -234,6 +237,19 @@ impl<'a> Call<'a> {
         // Before the response, as the full CLI does it: the harder order for a gateway.
         let start = Event { kind: "session.start", data: &data, ephemeral: false };
         self.server.tell(&session, start, true);
+        self.server.announce("session.created", &session);
+        self.server.flush_all();
+        Ok(self.attached(&session))
+    }
+
+    fn create_in_cloud(&self, id: Option<&str>) -> Outcome {
+        if id.is_some() {
+            return Err(Refusal::Failed("sessionId must be omitted for a cloud session".into()));
+        }
+        let id = format!("cloud-{}", self.server.source.uuid().as_str());
+        let session = self.server.open(self.conn.id, &id, VecDeque::new());
+        self.attach(&session)?;
+        self.server.reserve(&session);
         self.server.announce("session.created", &session);
         self.server.flush_all();
         Ok(self.attached(&session))
@@ -278,6 +294,9 @@ impl<'a> Call<'a> {
 
     fn send(&self) -> Outcome {
         let session = self.session()?;
+        if self.server.is_agentless(&session.id) {
+            return Err(Refusal::Failed("the agent of the cloud session has not come".into()));
+        }
         let text = self.text("prompt").map(String::from).unwrap_or_default();
         let message = self.server.source.uuid();
         let mut queue = session.queue.borrow_mut();

@@ -23,6 +23,10 @@
 //! Directives run in their order. A directive that cannot be read ends the turn with a `session.error` that
 //! names it. The last `nonce:[A-Za-z0-9-]+` of a prompt is written to the [`Ledger`].
 //!
+//! It plays the cloud's part as well: `session.create` with `cloud` makes a session under an id of its own, that can be
+//! used once its agent has come, which a `session.start` of producer `copilot-agent` tells ([`Options::cloud`]). What is
+//! sent before is refused; the real cloud would lose it.
+//!
 //! Not modelled: the model, files, `sessionFs`, MCP, pending tools that outlive a session's closing, `--stdio`.
 
 mod audit;
@@ -90,6 +94,9 @@ pub struct Options {
     pub announce: bool,
     /// Keep every request, for [`Stub::received`].
     pub record: bool,
+    /// How long the agent of a cloud session takes; at once is before the session's creation is answered. Without, it
+    /// comes by [`Stub::agent_comes`].
+    pub cloud: Option<Duration>,
     /// End the process in a crash, with status 1.
     pub exit_on_crash: bool,
 }
@@ -105,6 +112,7 @@ impl Default for Options {
             ledger: Ledger::in_memory(),
             announce: true,
             record: true,
+            cloud: None,
             exit_on_crash: false,
         }
     }
@@ -213,6 +221,12 @@ impl Stub {
     pub fn forget(&self, index: usize, session: &str) -> bool {
         let session = session.to_owned();
         self.ask(move |servers| servers[index].close(0, &session))
+    }
+
+    /// The agent of a cloud session comes, whether or not somebody is attached to the session; perhaps once more.
+    pub fn agent_comes(&self, index: usize, session: &str) {
+        let session = session.to_owned();
+        self.ask(move |servers| servers[index].agent_comes(&session));
     }
 
     /// Ends every connection of server `index` and no more.

@@ -2,10 +2,11 @@
 
 use std::{
     cell::{Cell, RefCell},
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     io,
     net::{SocketAddr, TcpListener},
     rc::Rc,
+    time::Duration,
 };
 
 use jetway_wire::Value;
@@ -39,6 +40,10 @@ pub(super) struct Server {
     pub(super) sessions: RefCell<HashMap<String, Rc<Session>>>,
     /// The session that was created or resumed last.
     pub(super) last: RefCell<Option<String>>,
+    /// How long the agents of cloud sessions take.
+    pub(super) cloud: Option<Duration>,
+    /// Cloud sessions whose agents have not come.
+    agentless: RefCell<HashSet<String>>,
     calls: Option<Calls>,
     announce: bool,
     exit_on_crash: bool,
@@ -61,6 +66,8 @@ impl Server {
             conns: RefCell::default(),
             sessions: RefCell::default(),
             last: RefCell::default(),
+            cloud: options.cloud,
+            agentless: RefCell::default(),
             calls,
             announce: options.announce,
             exit_on_crash: options.exit_on_crash,
@@ -82,7 +89,7 @@ impl Server {
                 match listener.accept().await {
                     Ok((stream, _)) => drop(spawn_local(conn::serve(server.clone(), stream))),
                     // Out of descriptors: they come back when connections end.
-                    Err(_) => tokio::time::sleep(std::time::Duration::from_millis(10)).await,
+                    Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
                 }
             }
         });
@@ -173,6 +180,47 @@ impl Server {
     pub(super) fn attach(&self, session: &Session, attachment: Attachment) {
         session.attach(attachment);
         self.last.replace(Some(session.id.clone()));
+    }
+
+    /// A cloud session is noted: it is there, whoever is attached, and cannot be used yet.
+    pub(super) fn reserve(self: &Rc<Self>, session: &Session) {
+        self.agentless.borrow_mut().insert(session.id.clone());
+        let noted = Event {
+            kind: "session.remote_steerable_changed",
+            data: br#"{"remoteSteerable":true}"#,
+            ephemeral: false,
+        };
+        self.tell(session, noted, true);
+        match self.cloud {
+            Some(Duration::ZERO) => self.agent_comes(&session.id),
+            Some(delay) => {
+                let (server, id) = (self.clone(), session.id.clone());
+                drop(spawn_local(async move {
+                    tokio::time::sleep(delay).await;
+                    server.agent_comes(&id);
+                }));
+            }
+            None => {}
+        }
+    }
+
+    pub(super) fn agent_comes(&self, id: &str) {
+        self.agentless.borrow_mut().remove(id);
+        let start = self.source.now(str::to_owned);
+        let data =
+            format!(r#"{{"sessionId":"{id}","version":1,"producer":"copilot-agent","startTime":"{start}"}}"#);
+        let event = Event { kind: "session.start", data: data.as_bytes(), ephemeral: false };
+        let live = self.session(id);
+        let history = || Session::new(id.to_owned(), start.clone(), self.store.load(id).unwrap_or_default());
+        if let Some(text) = live.as_deref().unwrap_or(&history()).tell(event, &self.source) {
+            self.store.append(id, &text);
+        }
+        self.flush_all();
+    }
+
+    /// Whether it is a cloud session whose agent has not come.
+    pub(super) fn is_agentless(&self, id: &str) -> bool {
+        self.agentless.borrow().contains(id)
     }
 
     /// Closes a session; its turn is lost, what it has persisted stays. Silent, as the CLI's own eviction is.

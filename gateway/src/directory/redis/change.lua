@@ -9,11 +9,15 @@ new.updated = later(old.updated, at)
 
 if what == 'confirm' then
   new.claims, new.last_used = '0', later(old.last_used, at)
-  if old.status == 'pending' then new.status = 'running' end
+  if old.status == 'pending' and old.reason == '' then
+    new.status = 'running'
+    if (old.started or '') == '' then new.started = at end
+  end
 elseif what == 'status' then
   -- status, reason, '1' if it is over, most records
   new.status, new.reason = ARGV[6], ARGV[7]
   new.ended = ARGV[8] == '1' and at or ''
+  if new.status == 'running' and (old.started or '') == '' then new.started = at end
   if new.status == 'terminated' then
     for _, user in ipairs(call('HKEYS', members)) do hide(k, old, user) end
     call('DEL', members)
@@ -22,7 +26,8 @@ elseif what == 'status' then
 elseif what == 'name' then
   new.name, new.folded = ARGV[6], ARGV[7]
 elseif what == 'note' then
-  new.note = ARGV[6]
+  -- note, when it ends, how long it may be unused
+  new.note, new.ends, new.unused_for = ARGV[6], ARGV[7], ARGV[8]
 elseif what == 'share' then
   -- most members, and users with their roles
   local count = call('HLEN', members)
@@ -39,6 +44,7 @@ elseif what == 'unshare' then
   hide(k, old, ARGV[6])
 end
 save(k, old, new)
+if what == 'note' then set_due(k, new) end
 
 if new.status == 'terminated' then
   -- The oldest records make room.

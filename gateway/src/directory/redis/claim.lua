@@ -16,6 +16,6 @@ save(k, old, {
   name = '', folded = '', status = 'pending', reason = '', server = ARGV[5], state = ARGV[6],
   exclusive = ARGV[7], domain = domain, ephemeral = ARGV[8], claims = '1', created = at, updated = at,
   last_used = at, ended = '', epoch = tostring((old and tonumber(old.epoch) or 0) + 1),
-  fence = old and old.fence or '0', note = '',
+  fence = old and old.fence or '0', note = '', started = '', ends = '', unused_for = '',
 })
 return { 'fresh', pack(k) }

@@ -5,13 +5,17 @@
 --   members:k   hash: user -> `<role> <since>`
 --   taken:<domain> <id>   k, on servers that are not of one's own
 --   pending     sorted by `updated`: the k that nobody confirmed
+--   due         sorted by when they are to end by themselves; later, while somebody sees to that
+--   version     of all this: 2
 --   view:<tenant>/<user>:…  what that user sees: started, updated (by time), ids (`<id> <owner>`),
 --               names (`<name as compared>\0<owner> <id>`); and of one's own: used, records (by time).
 --               What is terminated stands in started, updated and records only.
 local P = KEYS[1]
 local call = redis.call
+local MAX = 9007199254740991
 local FIELDS = { 'name', 'status', 'reason', 'server', 'state', 'exclusive', 'claims', 'ephemeral', 'created',
-  'updated', 'last_used', 'ended', 'epoch', 'fence', 'note' }
+  'updated', 'last_used', 'ended', 'epoch', 'fence', 'note', 'started' }
+-- And, not for the gateway: domain, folded; ends, unused_for (its lifetime)
 
 local function key(tenant, owner, id) return tenant .. '/' .. owner .. ' ' .. id end
 
@@ -43,8 +47,8 @@ end
 local function pack(k)
   local tenant, owner, id = parts(k)
   local out = call('HMGET', P .. 'entry:' .. k, unpack(FIELDS))
-  -- An entry of an earlier Jetway has no such field.
-  out[#FIELDS] = out[#FIELDS] or ''
+  -- An entry that an earlier Jetway makes has not all of them.
+  for i = 1, #FIELDS do out[i] = out[i] or '' end
   local flat = call('HGETALL', P .. 'members:' .. k)
   local lines = {}
   for i = 1, #flat, 2 do lines[#lines + 1] = flat[i] .. ' ' .. string.match(flat[i + 1], '^%a+') end
@@ -80,6 +84,18 @@ local function users(k)
   return all
 end
 
+-- Notes when a session ends by itself: when its time is over, or it was not used for long.
+local function set_due(k, e)
+  local ends, unused_for = e.ends or '', e.unused_for or ''
+  if ends == '' and unused_for == '' then
+    call('ZREM', P .. 'due', k)
+    return
+  end
+  local at = ends ~= '' and tonumber(ends) or MAX
+  if unused_for ~= '' then at = math.min(at, tonumber(e.last_used) + tonumber(unused_for)) end
+  call('ZADD', P .. 'due', string.format('%.0f', at), k)
+end
+
 local function taken(k, domain)
   local _, _, id = parts(k)
   local holder = domain ~= '' and call('GET', P .. 'taken:' .. domain .. ' ' .. id)
@@ -94,6 +110,7 @@ local function save(k, old, new)
     for _, user in ipairs(all) do hide(k, old, user) end
     if old.domain ~= '' then call('DEL', P .. 'taken:' .. old.domain .. ' ' .. id) end
     call('ZREM', P .. 'pending', k)
+    if not new or new.status == 'terminated' then call('ZREM', P .. 'due', k) end
   end
   if not new then
     call('DEL', P .. 'entry:' .. k, P .. 'members:' .. k)

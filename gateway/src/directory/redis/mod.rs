@@ -12,7 +12,7 @@ use redis::{AsyncConnectionConfig, FromRedisValue, Script, ScriptInvocation};
 use self::parse::{Answer, Listed, Packed};
 use super::{
     BATCH, Change, Claim, MAX_MEMBERS, MAX_RECORDS, New,
-    entry::{Entry, Key, Place, UnixMs},
+    entry::{Entry, Key, Lifetime, Place, UnixMs},
     error::{ChangeError, ClaimError, FenceError, ListError, MoveError, OpenError, StoreError},
     page::{List, Order, Page, Position, Sort},
     resolve::{Reference, Resolution, SHOWN},
@@ -21,6 +21,10 @@ use super::{
 /// What all keys begin with. One hash tag: a claim on a shared server looks beyond its tenant, and only
 /// within a slot can it do so atomically.
 const PREFIX: &str = "jetway:{directory}:";
+
+/// The version of what is kept there; told at the head of `common.lua`. Gateways of the version before may run beside
+/// those of this one: what they make has no lifetime until it is next used here.
+const VERSION: u32 = 2;
 
 /// How many connections. Redis works one script at a time: more only wait there instead of here.
 const CONNECTIONS: usize = 8;
@@ -41,10 +45,12 @@ macro_rules! scripts {
 scripts! {
     CHANGE = "change.lua";
     CLAIM = "claim.lua";
+    DUE = "due.lua";
     FENCE = "fence.lua";
     FIND = "find.lua";
     FORGET = "forget.lua";
     LIST = "list.lua";
+    MIGRATE = "migrate.lua";
     MOVE = "move.lua";
     ORPHANS = "orphans.lua";
     RELEASE = "release.lua";
@@ -82,8 +88,28 @@ impl Redis {
             redis::cmd("INFO").arg("memory").query_async(&mut conn).await.map_err(StoreError::from)?;
         let policy = info.lines().find_map(|line| line.strip_prefix("maxmemory_policy:"));
         match policy {
-            Some("noeviction") => Ok(Self { pool }),
+            Some("noeviction") => {
+                let store = Self { pool };
+                store.migrate().await?;
+                Ok(store)
+            }
             other => Err(OpenError::Evicts(other.unwrap_or_default().to_owned())),
+        }
+    }
+
+    /// Brings what is there to this version, in steps: Redis does nothing else meanwhile.
+    async fn migrate(&self) -> Result<(), OpenError> {
+        let mut at = "0".to_owned();
+        loop {
+            let (next, later): (String, Option<u32>) =
+                parse::maybe_more(self.run(MIGRATE.key(PREFIX).arg(VERSION).arg(&at)).await?)?;
+            if let Some(found) = later {
+                return Err(OpenError::NewerRedis { found, known: VERSION });
+            }
+            if next == "0" {
+                return Ok(());
+            }
+            at = next;
         }
     }
 
@@ -154,7 +180,11 @@ impl Redis {
                 let call = call.arg("share").arg(MAX_MEMBERS);
                 members.iter().fold(call, |call, m| call.arg(m.user.as_str()).arg(m.role.as_str()))
             }
-            Change::Note(note) => call.arg("note").arg(note.as_deref().unwrap_or_default()),
+            Change::Note(note, Lifetime { ends, unused_for }) => {
+                let number = |n: Option<u64>| n.map_or_else(String::new, |n| n.to_string());
+                call.arg("note").arg(note.as_deref().unwrap_or_default());
+                call.arg(number(ends.map(|at| at.0))).arg(number(*unused_for))
+            }
             Change::Unshare(user) => call.arg("unshare").arg(user.as_str()),
         };
         match Answer::parse(&self.run::<String>(&call).await?) {
@@ -176,6 +206,16 @@ impl Redis {
 
     pub(super) async fn forget(&self, key: Key) -> Result<bool, StoreError> {
         self.run(&of(&FORGET, &key)).await
+    }
+
+    pub(super) async fn take_due(
+        &self,
+        at: UnixMs,
+        again: UnixMs,
+        most: usize,
+    ) -> Result<Vec<Entry>, StoreError> {
+        let found: Vec<Packed> = self.run(DUE.key(PREFIX).arg(at.0).arg(again.0).arg(most)).await?;
+        found.iter().map(Packed::entry).collect()
     }
 
     pub(super) async fn record_fence(&self, key: Key, fence: u64) -> Result<(), FenceError> {

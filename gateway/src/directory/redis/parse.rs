@@ -46,6 +46,13 @@ pub(super) fn pair<T: FromRedisValue>(answer: Vec<Value>) -> Result<(Answer, Opt
     Ok((Answer::parse(&word).ok_or_else(nonsense)?, rest))
 }
 
+/// A text, and perhaps a number.
+pub(super) fn maybe_more(answer: Vec<Value>) -> Result<(String, Option<u32>), StoreError> {
+    let mut answer = answer.into_iter();
+    let text = from_redis_value(answer.next().unwrap_or(Value::Nil)).map_err(unread)?;
+    Ok((text, answer.next().map(from_redis_value).transpose().map_err(unread)?))
+}
+
 fn unread(_: redis::ParsingError) -> StoreError {
     nonsense()
 }
@@ -53,7 +60,7 @@ fn unread(_: redis::ParsingError) -> StoreError {
 /// An entry as `pack` in `common.lua` makes it.
 pub(super) struct Packed {
     key: [String; 3],
-    fields: [String; 15],
+    fields: [String; 16],
     members: String,
 }
 
@@ -85,6 +92,7 @@ impl Packed {
             epoch,
             fence,
             note,
+            started,
         ] = &self.fields;
         let time = |text: &str| number(text).map(UnixMs);
         Ok(Entry {
@@ -101,6 +109,7 @@ impl Packed {
             confirmed: claims == "0",
             ephemeral: ephemeral == "1",
             created: time(created)?,
+            started: some(started).map(time).transpose()?,
             updated: time(updated)?,
             last_used: time(last_used)?,
             ended: some(ended).map(time).transpose()?,

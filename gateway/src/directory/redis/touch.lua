@@ -9,6 +9,10 @@ for i = 2, #ARGV, 3 do
     call('HSET', P .. 'entry:' .. k, 'updated', updated, 'last_used', used)
     for _, user in ipairs(users(k)) do call('ZADD', view(tenant, user) .. 'updated', updated, w) end
     call('ZADD', view(tenant, owner) .. 'used', used, w)
+    if (e.unused_for or '') ~= '' then
+      e.last_used = used
+      set_due(k, e)
+    end
     if e.claims ~= '0' then call('ZADD', P .. 'pending', updated, k) end
   end
 end

@@ -76,6 +76,15 @@ impl Sqlite {
         self.changes.run(move |c| write::forget(c, &key)).await
     }
 
+    pub(super) async fn take_due(
+        &self,
+        at: UnixMs,
+        again: UnixMs,
+        most: usize,
+    ) -> Result<Vec<Entry>, StoreError> {
+        self.changes.run(move |c| write::take_due(c, at, again, most)).await
+    }
+
     pub(super) async fn record_fence(&self, key: Key, fence: u64) -> Result<(), FenceError> {
         self.changes.run(move |c| write::record_fence(c, &key, fence)).await?
     }

@@ -17,7 +17,7 @@ use crate::directory::{
 macro_rules! entry {
     () => {
         "s.tenant, s.owner, s.id, s.name, s.status, s.reason, s.server, s.state, s.exclusive, s.claims = 0, \
-         s.ephemeral, s.created, s.updated, s.last_used, s.ended, s.epoch, s.fence, s.note, \
+         s.ephemeral, s.created, s.updated, s.last_used, s.ended, s.epoch, s.fence, s.note, s.started, \
          (SELECT group_concat(user || ' ' || role, char(10)) FROM member \
           WHERE tenant = s.tenant AND owner = s.owner AND id = s.id)"
     };
@@ -37,6 +37,9 @@ const GET: &str =
 /// The one that was shared first: a later one must not take its place.
 const SHARED: &str =
     concat!("SELECT ", entry!(), " FROM ", shared!(), " AND m.id = :id ORDER BY m.since, m.owner LIMIT 1");
+
+/// Those whose lifetime is over.
+const DUE: &str = concat!("SELECT ", entry!(), " FROM session s WHERE due <= :at ORDER BY due LIMIT :limit");
 
 const LATEST: &str = concat!(
     "SELECT ",
@@ -174,6 +177,11 @@ pub(super) fn list(
     Ok(list.page(many(conn, &list_sql(list.sort, list.order), params)?))
 }
 
+/// See [`Directory::take_due`](crate::directory::Directory::take_due).
+pub(super) fn due(conn: &Connection, at: UnixMs, most: usize) -> Result<Vec<Entry>, StoreError> {
+    many(conn, DUE, named_params! { ":at": at.0 as i64, ":limit": most as i64 })
+}
+
 fn one(conn: &Connection, sql: &str, params: &[(&str, &dyn ToSql)]) -> Result<Option<Entry>, StoreError> {
     let mut statement = conn.prepare_cached(sql)?;
     statement.query_row(params, |row| Ok(entry(row))).optional()?.transpose()
@@ -196,19 +204,21 @@ fn entry(row: &Row<'_>) -> Result<Entry, StoreError> {
         Ok(row.get_ref(i)?.as_str_or_null().map_err(rusqlite::Error::from)?)
     };
     let number = |i| row.get::<_, i64>(i).map(|n| n as u64);
+    let time = |i| row.get::<_, Option<i64>>(i).map(|at| at.map(|at| UnixMs(at as u64)));
     Ok(Entry {
         key: stored::key(text(0)?, text(1)?, text(2)?)?,
         name: stored::name(maybe(3)?)?,
-        members: stored::members(maybe(18)?.unwrap_or_default())?,
+        members: stored::members(maybe(19)?.unwrap_or_default())?,
         status: stored::status(text(4)?)?,
         reason: row.get(5)?,
         place: Place { server: row.get(6)?, group: row.get(7)?, exclusive: row.get(8)? },
         confirmed: row.get(9)?,
         ephemeral: row.get(10)?,
         created: UnixMs(number(11)?),
+        started: time(18)?,
         updated: UnixMs(number(12)?),
         last_used: UnixMs(number(13)?),
-        ended: row.get::<_, Option<i64>>(14)?.map(|at| UnixMs(at as u64)),
+        ended: time(14)?,
         epoch: number(15)?,
         fence: number(16)?,
         note: row.get::<_, Option<String>>(17)?.map(Into::into),
@@ -227,7 +237,7 @@ mod tests {
         let conn = schema::open(&dir.path().join("plan.sqlite")).unwrap();
         let lists = [Sort::Started, Sort::Updated]
             .map(|s| [Order::Ascending, Order::Descending].map(|o| list_sql(s, o)));
-        let fixed = [GET, SHARED, LATEST, NAMED, PREFIXED].map(str::to_owned);
+        let fixed = [GET, SHARED, DUE, LATEST, NAMED, PREFIXED].map(str::to_owned);
         for sql in fixed.iter().chain(lists.as_flattened()) {
             let mut plan = conn.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
             let mut steps = plan.raw_query();

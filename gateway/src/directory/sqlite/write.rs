@@ -4,14 +4,23 @@ use rusqlite::{Connection, OptionalExtension as _, named_params, params};
 
 use super::read;
 use crate::directory::{
-    Change, Claim, MAX_MEMBERS, MAX_RECORDS, New,
-    entry::{Entry, Key, Place, Status, UnixMs},
+    Change, Claim, MAX_MEMBERS, MAX_NUMBER, MAX_RECORDS, New,
+    entry::{Entry, Key, Lifetime, Place, Status, UnixMs},
     error::{ChangeError, ClaimError, FenceError, MoveError, StoreError},
 };
 use jetway_config::Identity;
 
 /// An answer inside, a broken store outside: only the latter undoes the transaction.
 type Answer<T, E> = Result<Result<T, E>, StoreError>;
+
+/// When a session's lifetime is over, from its columns as they are before a change; `{}` is its last use.
+fn due(last_used: &str) -> String {
+    let never = MAX_NUMBER;
+    format!(
+        "iif(ends IS NULL AND unused_for IS NULL, NULL,
+           min(ifnull(ends, {never}), ifnull({last_used} + unused_for, {never})))"
+    )
+}
 
 /// The row of a key that is alive.
 const LIVE: &str = "tenant = ?1 AND owner = ?2 AND id = ?3 AND status <> 'terminated'";
@@ -128,7 +137,8 @@ pub(super) fn change(conn: &Connection, key: &Key, change: &Change, at: UnixMs) 
         Change::Confirm => {
             let sql = format!(
                 "UPDATE session SET claims = 0, last_used = max(last_used, ?4), updated = max(updated, ?4),
-                   status = iif(status = 'pending', 'running', status) WHERE {LIVE}"
+                   started = iif(status = 'pending' AND reason IS NULL, ifnull(started, ?4), started),
+                   status = iif(status = 'pending' AND reason IS NULL, 'running', status) WHERE {LIVE}"
             );
             execute(conn, &sql, key, [at.0 as i64])?
         }
@@ -145,19 +155,41 @@ pub(super) fn change(conn: &Connection, key: &Key, change: &Change, at: UnixMs) 
                 at.0 as i64,
             ])?
         }
-        Change::Note(note) => {
-            let sql = format!("UPDATE session SET note = ?4, updated = max(updated, ?5) WHERE {LIVE}");
-            conn.prepare_cached(&sql)?.execute(params![
-                key.owner.tenant.as_str(),
-                key.owner.user.as_str(),
-                key.id.as_str(),
-                note,
-                at.0 as i64,
-            ])?
-        }
+        Change::Note(note, lifetime) => set_note(conn, key, note.as_deref(), *lifetime, at)?,
         Change::Share(_) | Change::Unshare(_) => return share(conn, key, change, at),
     };
     Ok(if touched > 0 { Ok(()) } else { Err(ChangeError::NotFound) })
+}
+
+fn set_note(
+    conn: &Connection,
+    key: &Key,
+    note: Option<&str>,
+    Lifetime { ends, unused_for }: Lifetime,
+    at: UnixMs,
+) -> Result<usize, StoreError> {
+    let (tenant, owner, id) = (key.owner.tenant.as_str(), key.owner.user.as_str(), key.id.as_str());
+    let sql = format!(
+        "UPDATE session SET note = ?4, updated = max(updated, ?5), ends = ?6, unused_for = ?7 WHERE {LIVE}"
+    );
+    let (ends, unused_for) = (ends.map(|at| at.0 as i64), unused_for.map(|ms| ms as i64));
+    let values = params![tenant, owner, id, note, at.0 as i64, ends, unused_for];
+    let touched = conn.prepare_cached(&sql)?.execute(values)?;
+    execute(conn, &format!("UPDATE session SET due = {} WHERE {LIVE}", due("last_used")), key, [])?;
+    Ok(touched)
+}
+
+pub(super) fn take_due(
+    conn: &Connection,
+    at: UnixMs,
+    again: UnixMs,
+    most: usize,
+) -> Result<Vec<Entry>, StoreError> {
+    let found = read::due(conn, at, most)?;
+    for entry in &found {
+        execute(conn, &format!("UPDATE session SET due = ?4 WHERE {LIVE}"), &entry.key, [again.0 as i64])?;
+    }
+    Ok(found)
 }
 
 fn set_status(
@@ -170,7 +202,8 @@ fn set_status(
     let over = status == Status::Terminated;
     let sql = format!(
         "UPDATE session SET status = ?4, reason = ?5, ended = ?6, updated = max(updated, ?7),
-           domain = iif(?8, NULL, domain), claims = iif(?8, 0, claims) WHERE {LIVE}"
+           domain = iif(?8, NULL, domain), claims = iif(?8, 0, claims), due = iif(?8, NULL, due),
+           started = iif(?4 = 'running', ifnull(started, ?7), started) WHERE {LIVE}"
     );
     let (tenant, owner, id) = (key.owner.tenant.as_str(), key.owner.user.as_str(), key.id.as_str());
     let ended = status.is_over().then_some(at.0 as i64);
@@ -219,16 +252,17 @@ fn share(conn: &Connection, key: &Key, change: &Change, at: UnixMs) -> Answer<()
                 return Ok(Err(ChangeError::NotFound));
             }
         }
-        Change::Confirm | Change::Status(..) | Change::Name(_) | Change::Note(_) => {}
+        Change::Confirm | Change::Status(..) | Change::Name(_) | Change::Note(..) => {}
     }
     touch(conn, std::slice::from_ref(key), at, false)?;
     Ok(Ok(()))
 }
 
 pub(super) fn touch(conn: &Connection, keys: &[Key], at: UnixMs, used: bool) -> Result<(), StoreError> {
+    let due = due("max(last_used, ?4)");
     let sql = format!(
-        "UPDATE session SET updated = max(updated, ?4), last_used = iif(?5, max(last_used, ?4), last_used)
-         WHERE {LIVE}"
+        "UPDATE session SET updated = max(updated, ?4), last_used = iif(?5, max(last_used, ?4), last_used),
+           due = iif(?5 AND unused_for IS NOT NULL, {due}, due) WHERE {LIVE}"
     );
     for key in keys {
         execute(conn, &sql, key, [at.0 as i64, used.into()])?;

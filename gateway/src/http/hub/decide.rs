@@ -89,7 +89,7 @@ impl Hub {
                 hub.tell("jetway.request_expired", &json!({ "id": id }));
             }
             if let Err(fault) = hub.answer(&face, &id, &verdict).await {
-                warn!(session = %hub.id, why = %fault.detail, "answering a request of the CLI server");
+                warn!(session = hub.id(), why = %fault.detail, "answering a request of the CLI server");
             }
         });
     }

@@ -96,9 +96,20 @@ impl Hubs {
             })?;
             held.remove(&oldest);
         }
-        let hub = Hub::new(face, owner.clone(), id.clone(), profile(), self.numbers.clone());
+        let hub = Hub::new(face, owner.clone(), Some(id.clone()), profile(), self.numbers.clone());
         held.insert(key, Held { hub: hub.clone(), used: now });
         Ok(hub)
+    }
+
+    /// The hold on a session that has no name yet. Until it is [kept](Self::keep) nobody else has it.
+    pub(in crate::http) fn nameless(&self, face: &Arc<Face>, owner: &Identity, profile: Profile) -> Arc<Hub> {
+        Hub::new(face, owner.clone(), None, profile, self.numbers.clone())
+    }
+
+    /// Keeps the hold on a session that has its name now; unless somebody was faster: then that one's is kept.
+    pub(in crate::http) fn keep(&self, owner: &Identity, id: &SessionId, hub: Arc<Hub>) -> Arc<Hub> {
+        let held = Held { hub, used: Instant::now() };
+        self.lock().entry((owner.clone(), id.clone())).or_insert(held).hub.clone()
     }
 
     /// The hold on a session, if there is one.

@@ -12,13 +12,13 @@ pub(super) mod state;
 mod subscription;
 mod turns;
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak, atomic::AtomicUsize};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak, atomic::AtomicUsize};
 
 use serde_json::{Value, json};
 use tokio::sync::{Semaphore, watch};
 use tracing::warn;
 
-use jetway_config::{Identity, SessionId, limits};
+use jetway_config::{Identity, SessionId, UserId, limits};
 use jetway_wire::{
     Envelope, Kind as Message, envelope, event,
     frame::{Caps, Decoder},
@@ -36,10 +36,15 @@ use self::{
     state::{Effect, State},
     turns::Current,
 };
-use super::{Face, fault::Fault, profile::Profile};
+use super::{
+    Face,
+    fault::{Fault, Kind},
+    profile::Profile,
+};
 use crate::sessions::{
     client::Client,
     outlet::{Inbox, Outlet},
+    registry::Session,
 };
 
 /// What Jetway says of itself to a CLI server, as the SDKs do.
@@ -47,7 +52,8 @@ const HELLO: &[u8] = br#"{"supportedTaskKinds":["agent","client","shell"]}"#;
 
 /// A session, as the HTTP face holds it.
 pub(super) struct Hub {
-    pub(super) id: SessionId,
+    /// A session in the cloud has none until the cloud has named it.
+    id: OnceLock<SessionId>,
     pub(super) client: Arc<Client>,
     me: Weak<Self>,
     face: Weak<Face>,
@@ -68,13 +74,22 @@ struct Inner {
     state: State,
     /// Who waits for the running turn.
     current: Option<Current>,
+    /// The turn whose prompt is held until the session can be used.
+    pending: Option<Held>,
+}
+
+/// A turn that is to begin.
+#[derive(Debug, Clone)]
+pub(super) struct Held {
+    pub(super) turn: String,
+    pub(super) user: UserId,
 }
 
 impl Hub {
     fn new(
         face: &Arc<Face>,
         owner: Identity,
-        id: SessionId,
+        id: Option<SessionId>,
         profile: Profile,
         numbers: Arc<Numbers>,
     ) -> Arc<Self> {
@@ -86,11 +101,11 @@ impl Hub {
             let outlet = Outlet::Inside(me.clone());
             Self {
                 client: Client::new(owner, HELLO.into(), outlet, core),
-                id,
+                id: id.map_or_else(OnceLock::new, OnceLock::from),
                 me: me.clone(),
                 face: Arc::downgrade(face),
                 profile: Mutex::new(profile),
-                inner: Mutex::new(Inner { decoder: Decoder::new(caps), state, current: None }),
+                inner: Mutex::new(Inner { decoder: Decoder::new(caps), state, current: None, pending: None }),
                 pulse: watch::Sender::default(),
                 turns: Arc::new(Semaphore::new(1)),
                 waiting: AtomicUsize::new(0),
@@ -109,6 +124,21 @@ impl Hub {
         f(&mut self.lock().state)
     }
 
+    /// The session's name; nothing while it has none.
+    pub(super) fn id(&self) -> &str {
+        self.id.get().map_or("", |id| id.as_str())
+    }
+
+    /// The session, as the stack has it at hand.
+    fn session(&self) -> Option<Arc<Session>> {
+        self.client.core().registry.find(self.client.who(), self.id.get()?)
+    }
+
+    /// The turn that is to begin, if one is held.
+    pub(super) fn pending(&self) -> Option<Held> {
+        self.lock().pending.clone()
+    }
+
     fn face(&self) -> Option<Arc<Face>> {
         self.face.upgrade()
     }
@@ -117,27 +147,38 @@ impl Hub {
     /// knows which it is.
     pub(super) async fn attach(&self, face: &Face) -> Result<(), Fault> {
         let _one = self.attaching.lock().await;
-        if self.client.has_attached(&self.id) {
+        if self.id.get().is_some_and(|id| self.client.has_attached(id)) {
             return Ok(());
         }
-        let params = self.profile().params(&self.id);
+        let params = self.profile().params(self.id.get());
         face.door.call(&self.client, "session.create", &params).await.map(drop)
     }
 
     /// Tells the CLI server again what it has to know of the session, which it has attached or will have.
     pub(super) async fn attach_again(&self, face: &Face) -> Result<(), Fault> {
         let _one = self.attaching.lock().await;
-        let params = self.profile().params(&self.id);
+        let params = self.profile().params(self.id.get());
         face.door.call(&self.client, "session.create", &params).await.map(drop)
     }
 
-    /// Makes the session, shared with `members`, as `jetway` says.
-    pub(super) async fn make(&self, face: &Face, members: &[Value], jetway: &Value) -> Result<(), Fault> {
+    /// Makes the session, shared with `members`, as `jetway` says. Returns its id, which may be of the cloud's choice.
+    pub(super) async fn make(
+        &self,
+        face: &Face,
+        members: &[Value],
+        jetway: &Value,
+    ) -> Result<SessionId, Fault> {
         let _one = self.attaching.lock().await;
-        let mut params = self.profile().params(&self.id);
+        let mut params = self.profile().params(self.id.get());
         params["members"] = json!(members);
         params["jetway"] = jetway.clone();
-        face.door.call(&self.client, "session.create", &params).await.map(drop)
+        let made = face.door.call(&self.client, "session.create", &params).await?;
+        if self.id.get().is_none()
+            && let Some(Ok(id)) = made["sessionId"].as_str().map(str::parse)
+        {
+            let _ = self.id.set(id);
+        }
+        self.id.get().cloned().ok_or_else(|| Fault::new(Kind::CliFailed, "The CLI server named no session"))
     }
 
     /// What its CLI server is told of the session when it is attached.
@@ -157,7 +198,7 @@ impl Hub {
         method: &'static str,
         mut params: Value,
     ) -> Result<Value, Fault> {
-        params["sessionId"] = json!(self.id);
+        params["sessionId"] = json!(self.id());
         face.door.call(&self.client, method, &params).await
     }
 
@@ -192,7 +233,9 @@ impl Hub {
         let Ok(message) = Envelope::trusted(frame) else { return };
         match &message.kind {
             Message::Notification { method, params: Some(params) } if *method == event::SESSION_EVENT => {
-                let ours = event::session_of(method, *params).is_some_and(|id| id == self.id.as_str());
+                // Before its own is named there is no other.
+                let mine = |id: std::borrow::Cow<'_, str>| self.id.get().is_none_or(|own| id == own.as_str());
+                let ours = event::session_of(method, *params).is_some_and(mine);
                 let Some(event) = params.get("event").filter(|_| ours) else { return };
                 let kind = event.get("type").and_then(|t| t.as_str()).unwrap_or_default();
                 let data = event.get("data").map_or(&b"{}"[..], |d| d.text());
@@ -258,7 +301,7 @@ impl Inbox for Hub {
                     Ok(Some(frame)) => self.take(frame.body, state, &mut effects),
                     Ok(None) => break,
                     Err(error) => {
-                        warn!(session = %self.id, %error, "what the relay sent is no frame");
+                        warn!(session = self.id(), %error, "what the relay sent is no frame");
                         break;
                     }
                 }

@@ -14,14 +14,17 @@ use tokio::{
 use jetway_config::UserId;
 
 use super::{
-    Hub,
+    Held, Hub,
     ring::EventId,
     state::{Effect, Ending, Turn},
 };
-use crate::http::{
-    Face,
-    fault::{Fault, Kind},
-    rfc3339,
+use crate::{
+    http::{
+        Face,
+        fault::{Fault, Kind},
+        rfc3339,
+    },
+    sessions::cloud,
 };
 
 /// How long a session that reported an error may take to go idle, which ends the turn.
@@ -179,6 +182,7 @@ impl Hub {
     ) -> Result<(), Fault> {
         let _turn = self.line_up(face, ask.patience).await?;
         self.attach(face).await?;
+        self.come_to_be(handle, &ask.user).await?;
         {
             let mut inner = self.lock();
             let _ = handle.since.set(inner.state.ring.last());
@@ -210,6 +214,21 @@ impl Hub {
         }
         self.see_to_the_end(handle).await;
         Ok(())
+    }
+
+    /// Holds the prompt until the session can be used, visibly.
+    async fn come_to_be(&self, handle: &Handle, user: &UserId) -> Result<(), Fault> {
+        let Some(session) = self.session().filter(|session| session.awaits_agent()) else { return Ok(()) };
+        {
+            let mut inner = self.lock();
+            let _ = handle.since.set(inner.state.ring.last());
+            inner.pending = Some(Held { turn: handle.id.clone(), user: user.clone() });
+        }
+        let held = json!({ "turn": handle.id, "user": user, "status": "pending", "reason": cloud::AWAITED });
+        self.tell("jetway.turn_pending", &held);
+        let came = self.client.beside(&session, cloud::agent(&self.client, &session)).await;
+        self.lock().pending = None;
+        came.map_err(|refusal| Fault::from(refusal).with("turn", handle.id.as_str()))
     }
 
     async fn line_up(
@@ -265,6 +284,11 @@ impl Hub {
 
     /// Stops the running turn. Returns its id, if this face began it.
     pub(in crate::http) async fn abort(self: &Arc<Self>, face: &Arc<Face>) -> Result<Option<String>, Fault> {
+        if let Some(held) = self.pending() {
+            // The CLI server has not heard of it.
+            self.session().iter().for_each(|session| self.client.give_up(session));
+            return Ok(Some(held.turn));
+        }
         let turn = self.current();
         self.call(face, "session.abort", json!({})).await?;
         if let Some(handle) = &turn {
