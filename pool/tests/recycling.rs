@@ -151,7 +151,7 @@ async fn a_tenant_makes_room_among_its_own() {
     let bobs = at_bob.server().clone();
     drop(at_bob);
     let at_cyd = pool.home(&cyd, 2).await.unwrap();
-    assert_eq!(bobs.gone(), Some(Gone::Stopped(StopReason::Evicted)));
+    until("bob's makes room", || bobs.gone() == Some(Gone::Stopped(StopReason::Evicted))).await;
     assert_eq!((others.gone(), at_ada.gone()), (None, None));
     // A tenant that may have fewer than it has: what it does not use goes, the rest is told of.
     drop(at_ada);

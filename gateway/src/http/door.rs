@@ -77,13 +77,14 @@ fn call(client: &Arc<Client>, method: &'static str, params: &Value, origin: Orig
     Ok(Call {
         client: client.clone(),
         method: known,
-        request,
+        request: Arc::new(request),
         origin,
         target: Target::Home,
         wish: None,
         lease: None,
         held: None,
         permit: None,
+        again: false,
     })
 }
 

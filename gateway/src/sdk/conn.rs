@@ -365,13 +365,14 @@ where
         let call = Call {
             client: client.clone(),
             method,
-            request,
+            request: Arc::new(request),
             origin,
             wish: None,
             target: Target::Home,
             lease: None,
             held: None,
             permit: None,
+            again: false,
         };
         let outcome = match poll_fn(|cx| self.stack.poll_ready(cx)).await {
             Ok(()) => self.stack.call(call).await,

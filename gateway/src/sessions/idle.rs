@@ -104,6 +104,8 @@ pub(crate) enum Reason {
     Room,
     /// The CLI server is drained.
     Drain,
+    /// The CLI server has let go of it by itself.
+    Forgotten,
 }
 
 impl Reason {
@@ -113,6 +115,7 @@ impl Reason {
             Reason::Pressure => "pressure",
             Reason::Room => "room",
             Reason::Drain => "drain",
+            Reason::Forgotten => "forgotten",
         }
     }
 }

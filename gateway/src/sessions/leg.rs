@@ -136,7 +136,7 @@ impl Leg {
     pub(crate) async fn call(&self, method: &str, params: &[u8]) -> Result<Answer, Refusal> {
         let (tx, rx) = oneshot::channel();
         let answer = &catalogue::Answer::AsIs;
-        let waiting = Waiting { origin: Origin::Jetway(tx), then: Then::Nothing, answer };
+        let waiting = Waiting { origin: Origin::Jetway(tx), then: Then::Nothing, answer, sent: None };
         let id = lock(&self.pending).insert(waiting).map_err(|_| lost())?;
         let mut out = Vec::with_capacity(params.len() + 96);
         envelope::write_request(&mut out, &id, method, params);
@@ -175,36 +175,31 @@ impl Leg {
         Place { server: self.server.id().to_string(), group, exclusive: self.exclusive }
     }
 
-    /// Sends a request on, unless `limit` of them wait already. The reply goes to `origin` by way of the
+    /// Sends a request on, unless `limit` of them wait already. The reply goes to who waits by way of the
     /// relay. What was not sent is given back; so is what is about a session that was put to rest meanwhile.
     pub(crate) fn forward(
         &self,
         request: &Request,
         about: Option<&SessionId>,
-        origin: Origin,
-        then: Then,
-        answer: &'static catalogue::Answer,
+        waiting: Waiting,
         limit: usize,
     ) -> Result<Backlog, Box<Unsent>> {
+        let unsent = |why, Waiting { origin, then, .. }| Err(Box::new(Unsent { why, origin, then }));
         let id = {
             let mut pending = lock(&self.pending);
             if about.is_some_and(|session| pending.rests(session)) {
-                return Err(Box::new(Unsent { why: None, origin, then }));
+                return unsent(None, waiting);
             }
             if pending.len() >= limit {
-                let why = Some(Refusal::Overloaded(Limit::InFlight, RETRY_AFTER));
-                return Err(Box::new(Unsent { why, origin, then }));
+                return unsent(Some(Refusal::Overloaded(Limit::InFlight, RETRY_AFTER)), waiting);
             }
             if pending.has(request.id()) {
                 let why = "a request of this id still awaits its reply".into();
-                let why = Some(Refusal::Invalid(envelope::code::INVALID_REQUEST, why));
-                return Err(Box::new(Unsent { why, origin, then }));
+                return unsent(Some(Refusal::Invalid(envelope::code::INVALID_REQUEST, why)), waiting);
             }
-            match pending.insert(Waiting { origin, then, answer }) {
+            match pending.insert(waiting) {
                 Ok(id) => id,
-                Err(Waiting { origin, then, .. }) => {
-                    return Err(Box::new(Unsent { why: None, origin, then }));
-                }
+                Err(waiting) => return unsent(None, waiting),
             }
         };
         let mut out = Vec::with_capacity(request.len() + 64);
@@ -260,7 +255,7 @@ impl Leg {
     /// Says something to the server on Jetway's own account; whatever it answers, nobody waits for it.
     pub(crate) fn tell(&self, method: &str, params: &[u8]) {
         let origin = Origin::Jetway(oneshot::channel().0);
-        let waiting = Waiting { origin, then: Then::Nothing, answer: &catalogue::Answer::AsIs };
+        let waiting = Waiting { origin, then: Then::Nothing, answer: &catalogue::Answer::AsIs, sent: None };
         let Ok(id) = lock(&self.pending).insert(waiting) else { return };
         let mut out = Vec::with_capacity(params.len() + 96);
         envelope::write_request(&mut out, &id, method, params);
@@ -442,6 +437,16 @@ impl Leg {
         pending.rest(&session.key.id);
         metrics::sessions_attached(-1);
         routes.remove(&session.key.id)
+    }
+
+    /// The server has let go of a session without a word: what is known of it here goes to rest. Gives back what it
+    /// takes to attach it again.
+    pub(crate) fn forget(&self, session: &Session) -> Option<Route> {
+        let mut pending = lock(&self.pending);
+        let route = lock(&self.routes).remove(&session.key.id)?;
+        pending.rest(&session.key.id);
+        metrics::sessions_attached(-1);
+        Some(route)
     }
 
     /// Whether a session was put to rest here.

@@ -4,6 +4,7 @@ pub(crate) mod asked;
 pub(crate) mod client;
 pub(crate) mod cloud;
 pub(crate) mod draining;
+pub(crate) mod forgotten;
 pub(crate) mod idle;
 pub(crate) mod kept;
 pub(crate) mod lease;

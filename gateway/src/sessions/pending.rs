@@ -5,7 +5,11 @@ use std::{borrow::Cow, sync::Arc};
 use tokio::sync::oneshot;
 
 use jetway_config::SessionId;
-use jetway_wire::{Id, Value, catalogue, envelope::Request};
+use jetway_wire::{
+    Id, Value,
+    catalogue::{self, Method},
+    envelope::Request,
+};
 
 use super::{
     client::Client,
@@ -17,6 +21,7 @@ use super::{
     turn::{Outcome, TurnId},
 };
 use crate::{
+    admission::Has,
     directory::{Entry, Place},
     stack::Wish,
 };
@@ -89,7 +94,7 @@ pub(crate) struct Attach {
     /// It was noted to live on this leg's server ahead.
     pub(crate) moved: Option<Moved>,
     /// What to ask if the CLI server has nothing of it to resume.
-    pub(crate) instead: Option<Request>,
+    pub(crate) instead: Option<Arc<Request>>,
 }
 
 /// Where a session was before it was moved, and the epoch of the move.
@@ -196,7 +201,7 @@ impl Then {
     }
 
     /// What to ask in place of a request that failed with `error`, if anything.
-    pub(crate) fn instead(&mut self, error: Value<'_>) -> Option<Request> {
+    pub(crate) fn instead(&mut self, error: Value<'_>) -> Option<Arc<Request>> {
         match self {
             Then::Attach(attach) if revival::is_not_found(error.text()) => attach.instead.take(),
             _ => None,
@@ -216,6 +221,19 @@ pub(crate) struct Waiting {
     pub(crate) then: Then,
     /// What is to become of the answer before the client sees it.
     pub(crate) answer: &'static catalogue::Answer,
+    /// What it takes to ask once more.
+    pub(crate) sent: Option<Box<Sent>>,
+}
+
+/// A request about a session, kept for when its CLI server turns out to have forgotten that.
+pub(crate) struct Sent {
+    pub(crate) method: &'static Method,
+    pub(crate) request: Arc<Request>,
+    /// Its size on the account of the caller.
+    pub(crate) held: Option<Arc<Has>>,
+    pub(crate) session: Arc<Session>,
+    /// How often that had been attached by then.
+    pub(crate) attached: u64,
 }
 
 /// Room for requests that an idle leg keeps.

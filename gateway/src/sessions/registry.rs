@@ -78,6 +78,10 @@ struct State {
     fence: Option<Fence>,
     /// Connections to the CLI server that are attached to it.
     attached: usize,
+    /// How often one was attached to it.
+    times: u64,
+    /// Somebody had its CLI server close it, and nobody has attached it since.
+    closed: bool,
     turns: Turns,
     /// Room for the turns that run; one for all, since the CLI works them off one after the other.
     permit: Option<Arc<Permit>>,
@@ -167,6 +171,8 @@ impl Registry {
                 busy: Busy::default(),
                 fence: None,
                 attached: 0,
+                times: 0,
+                closed: false,
                 turns: Turns::default(),
                 last_turn: None,
                 permit: None,
@@ -384,6 +390,21 @@ impl Session {
         crate::directory::role(&self.key, &self.lock().members, who)
     }
 
+    /// How often a connection to a CLI server was attached to it.
+    pub(crate) fn times_attached(&self) -> u64 {
+        self.lock().times
+    }
+
+    /// Whether somebody had its CLI server close it, whoever has it attached.
+    pub(crate) fn was_closed(&self) -> bool {
+        self.lock().closed
+    }
+
+    /// Whether a turn runs whose prompt its CLI server took.
+    pub(crate) fn has_begun(&self) -> bool {
+        self.lock().turns.any_taken()
+    }
+
     /// Whether it is `who`'s own.
     pub(crate) fn is_of(&self, who: &Identity) -> bool {
         self.key.owner == *who
@@ -425,6 +446,8 @@ impl Session {
     pub(crate) fn attach(&self) -> bool {
         let mut state = self.lock();
         state.attached += 1;
+        state.times += 1;
+        state.closed = false;
         let first = state.attached == 1;
         if first {
             self.counters.live.more(&state.server, &self.key.owner.tenant);
@@ -466,6 +489,7 @@ impl Session {
     /// Its CLI server has closed it, whoever is attached: nothing runs in it any more.
     pub(crate) fn closed(&self) {
         let mut state = self.lock();
+        state.closed = true;
         let ended = state.turns.end_all(Outcome::Aborted, Instant::now());
         self.report(&mut state, ended);
     }

@@ -18,7 +18,7 @@ use jetway_wire::{
 use super::{
     asked::Question,
     client::Client,
-    cloud, lease,
+    cloud, forgotten, lease,
     leg::{Followed, Leg},
     listing,
     pending::{Origin, Then, Waiting},
@@ -236,12 +236,18 @@ fn may_see(leg: &Arc<Leg>, client: &Client, method: &str, params: Option<Value<'
 
 fn on_reply(
     leg: &Arc<Leg>,
-    client: &Client,
+    client: &Arc<Client>,
     mut waiting: Waiting,
     message: &Envelope<'_>,
     outcome: Result<Value<'_>, Value<'_>>,
     out: &mut Vec<u8>,
 ) {
+    if let Err(error) = outcome {
+        match forgotten::ask_again(leg, client, waiting, error) {
+            Some(back) => waiting = back,
+            None => return,
+        }
+    }
     if let Err(error) = outcome
         && let Some(request) = waiting.then.instead(error)
     {

@@ -246,6 +246,11 @@ impl Turns {
         self.running.iter().map(|turn| turn.leg)
     }
 
+    /// Whether the CLI has taken one that runs.
+    pub(crate) fn any_taken(&self) -> bool {
+        self.running.iter().any(|turn| !matches!(turn.progress, Progress::Asked { .. }))
+    }
+
     /// The right under which they run, where one is needed.
     pub(crate) fn lease(&self) -> Option<&Lease> {
         self.lease.as_ref()

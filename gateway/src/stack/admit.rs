@@ -1,6 +1,9 @@
 //! Whether the caller may call this at all, now: method policy, drain, limits.
 
-use std::task::{Context, Poll};
+use std::{
+    sync::Arc,
+    task::{Context, Poll},
+};
 
 use futures_util::future::{Either, Ready, ready};
 use tower::Service;
@@ -75,7 +78,8 @@ fn count(call: &mut Call, live: &Live) -> Result<(), Refusal> {
     }
     if call.request.len() > SMALL {
         let held = usage.hold(who, call.request.len(), limits);
-        call.held = Some(held.map_err(|_| Refusal::Overloaded(Limit::BytesInFlight, RETRY_AFTER))?);
+        let held = held.map_err(|_| Refusal::Overloaded(Limit::BytesInFlight, RETRY_AFTER))?;
+        call.held = Some(Arc::new(held));
     }
     Ok(())
 }

@@ -33,7 +33,7 @@ pub(super) async fn attach(call: &mut Call, leg: &Arc<Leg>) -> Result<Then, Refu
         }
         Some((None, false)) if call.method.scope == Scope::Create => {
             let id = uuid::Uuid::new_v4().to_string();
-            call.request.insert("sessionId", format!("\"{id}\"").as_bytes());
+            Arc::make_mut(&mut call.request).insert("sessionId", format!("\"{id}\"").as_bytes());
             id
         }
         Some((Some(id), _)) => id.as_str().unwrap_or_default().into_owned(),
@@ -61,7 +61,7 @@ pub(super) async fn attach(call: &mut Call, leg: &Arc<Leg>) -> Result<Then, Refu
         let params = call.request.params().unwrap_or(Value::new(b"{}"));
         instead = params.get("cloud").is_none().then(|| call.request.clone());
         let resumed = wish::without(params, &["cloud"]);
-        call.request.rewrite("session.resume", &resumed);
+        Arc::make_mut(&mut call.request).rewrite("session.resume", &resumed);
     }
     let core = call.client.core();
     // Kept for bringing it back.

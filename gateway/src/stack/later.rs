@@ -25,6 +25,14 @@ pub(crate) struct Later {
 }
 
 impl Later {
+    /// A call that nobody has polled yet.
+    pub(crate) fn new(
+        session: Option<Arc<Session>>,
+        call: impl Future<Output = Outcome> + Send + 'static,
+    ) -> Self {
+        Self { session, call: Box::pin(call) }
+    }
+
     /// The session that the call is about.
     pub(crate) fn session(&self) -> Option<&Arc<Session>> {
         self.session.as_ref()
@@ -66,7 +74,7 @@ pub(super) fn later(
     session: Option<Arc<Session>>,
     going: impl Future<Output = Outcome> + Send + 'static,
 ) -> Trying {
-    Trying(Some(Later { session, call: Box::pin(going) }))
+    Trying(Some(Later::new(session, going)))
 }
 
 /// The session that a call is about, for [`later`].

@@ -75,8 +75,9 @@ fn joins(call: &mut Call, session: &Session) -> bool {
     let steers = session.busy() == Busy::Steer && call.method.name == "session.send";
     if steers {
         let rest = wish::without(params, &["mode"]);
-        call.request.rewrite(call.method.name, &rest);
-        call.request.insert("mode", b"\"immediate\"");
+        let request = Arc::make_mut(&mut call.request);
+        request.rewrite(call.method.name, &rest);
+        request.insert("mode", b"\"immediate\"");
     }
     steers
 }

@@ -18,7 +18,7 @@ mod refusal;
 mod room;
 mod wish;
 
-use std::sync::Arc;
+use std::{future::poll_fn, sync::Arc};
 
 use tower::{Service, ServiceBuilder};
 
@@ -38,7 +38,8 @@ use crate::{
 pub(crate) struct Call {
     pub(crate) client: Arc<Client>,
     pub(crate) method: &'static Method,
-    pub(crate) request: Request,
+    /// Shared with what may have to be sent again.
+    pub(crate) request: Arc<Request>,
     /// Who is to have the reply.
     pub(crate) origin: Origin,
     /// What a new session is to be; [`own`] takes it out of the request, unless it is given.
@@ -48,9 +49,11 @@ pub(crate) struct Call {
     /// The right to the turn that it begins, where one is needed; [`lease`] waits for it.
     pub(crate) lease: Option<jetway_lockd::Turn>,
     /// Its size on the account of the caller, if it is large; [`admit`] puts it there.
-    pub(crate) held: Option<Has>,
+    pub(crate) held: Option<Arc<Has>>,
     /// Room for the turn that it begins; [`room`] finds it.
     pub(crate) permit: Option<Arc<Permit>>,
+    /// It goes this way for the second time: its CLI server had forgotten its session.
+    pub(crate) again: bool,
 }
 
 /// Where a call goes.
@@ -100,4 +103,14 @@ pub(crate) fn stack()
         .layer_fn(room::HaveRoom::new)
         // Finds or starts the CLI server, and forwards.
         .service(place::Place)
+}
+
+/// What a call goes through once more whose CLI server had forgotten its session.
+pub(crate) async fn again(call: Call) -> Result<Accepted, Refusal> {
+    let mut stack = ServiceBuilder::new()
+        .layer_fn(lease::Lease::new)
+        .layer_fn(room::HaveRoom::new)
+        .service(place::Place);
+    poll_fn(|cx| Service::<Call>::poll_ready(&mut stack, cx)).await?;
+    later::settle(stack.call(call)).await
 }

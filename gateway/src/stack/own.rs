@@ -69,7 +69,7 @@ where
 /// Takes out what is said to Jetway; returns the ids that the directory has to be asked for.
 fn prepare(call: &mut Call) -> Result<Vec<SessionId>, Refusal> {
     if matches!(call.method.scope, Scope::Create | Scope::Resume) && call.wish.is_none() {
-        call.wish = wish::take(call.method.name, &mut call.request)?.map(Box::new);
+        call.wish = wish::take(call.method.name, Arc::make_mut(&mut call.request))?.map(Box::new);
     }
     let Some(params) = call.request.params() else { return Ok(Vec::new()) };
     let core = call.client.core();

@@ -11,7 +11,7 @@ use tower::Service;
 
 use jetway_wire::{
     Value,
-    catalogue::{Answer, Scope},
+    catalogue::{Answer, Method, Scope},
     envelope::code,
 };
 
@@ -21,7 +21,7 @@ use crate::{
     sessions::{
         lease::{self, Lease},
         leg::Leg,
-        pending::Then,
+        pending::{Sent, Then, Waiting},
         placing,
         registry::Session,
         revival,
@@ -70,7 +70,7 @@ impl Service<Call> for Place {
 
 /// Whether something must stand in the directory, or be read from it, before the CLI server hears of the call.
 fn asks_directory(call: &Call) -> bool {
-    matches!(call.method.scope, Scope::Create | Scope::Resume) || call.method.answer == Answer::Directory
+    attaches(call.method) || call.method.answer == Answer::Directory
 }
 
 fn place(call: Call) -> impl Future<Output = Result<Accepted, Refusal>> {
@@ -89,7 +89,7 @@ async fn find_and_forward(mut call: Call) -> Result<Accepted, Refusal> {
         {
             return Ok(Accepted::Told(last));
         }
-        let attaches = matches!(call.method.scope, Scope::Create | Scope::Resume);
+        let attaches = attaches(call.method);
         let mut spot = None;
         let leg = match &call.target {
             Target::Home if attaches => spot.insert(placing::of_new(&call.client).await?).leg.clone(),
@@ -135,18 +135,39 @@ fn forward(mut call: Call, leg: &Arc<Leg>, then: Then) -> Result<Backlog, NotSen
         Then::Nothing => prepare(&mut call, leg).map_err(NotSent::Refused)?,
         then => then,
     };
-    let about = match &call.target {
-        Target::Session(session) => Some(&session.key.id),
+    let session = match &call.target {
+        Target::Session(session) => Some(session),
         Target::Home => None,
     };
+    let sent = session.filter(|_| may_go_again(&call)).map(|session| {
+        Box::new(Sent {
+            method: call.method,
+            request: call.request.clone(),
+            held: call.held.clone(),
+            session: session.clone(),
+            attached: session.times_attached(),
+        })
+    });
+    let about = session.map(|session| &session.key.id);
     let limit = call.client.core().live().limits.max_in_flight;
-    leg.forward(&call.request, about, call.origin, then, &call.method.answer, limit).map_err(|unsent| {
+    let waiting = Waiting { origin: call.origin, then, answer: &call.method.answer, sent };
+    leg.forward(&call.request, about, waiting, limit).map_err(|unsent| {
         unsent.then.undo(leg, &call.client);
         match unsent.why {
             Some(refusal) => NotSent::Refused(refusal),
             None => NotSent::Closed(Box::new(Call { origin: unsent.origin, ..call })),
         }
     })
+}
+
+/// Whether a call is to be made once more if the CLI server has forgotten its session: not what attaches one, which
+/// the CLI server then does, nor what ends one.
+fn may_go_again(call: &Call) -> bool {
+    !call.again && !attaches(call.method) && !ends(call.method.name)
+}
+
+fn attaches(method: &Method) -> bool {
+    matches!(method.scope, Scope::Create | Scope::Resume)
 }
 
 /// What the reply to a call that attaches nothing is to change.

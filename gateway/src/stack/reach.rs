@@ -110,7 +110,7 @@ fn impose(call: &mut Call) {
     let live = call.client.core().live();
     let imposed = policy::imposed(call.method, params(call), &reach(&live, call));
     for (name, json) in imposed {
-        call.request.insert(name, json.as_bytes());
+        Arc::make_mut(&mut call.request).insert(name, json.as_bytes());
     }
     let who = call.client.who();
     // Whoever joins another's session leaves its model to the owner.
@@ -118,7 +118,7 @@ fn impose(call: &mut Call) {
     let provider = live.tenants.get(&who.tenant).provider.as_ref().filter(|_| !joins);
     if let (Some(provider), Scope::Create | Scope::Resume) = (provider, call.method.scope) {
         for (name, json) in provider::given(provider, params(call)) {
-            call.request.insert(name, json.as_bytes());
+            Arc::make_mut(&mut call.request).insert(name, json.as_bytes());
         }
     }
 }
