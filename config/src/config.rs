@@ -131,12 +131,18 @@ fn check_surfaces(root: &Section<'_>, auth: &Auth, tenants: &Tenants, mode: Pool
 pub struct Drain {
     /// How long running turns are waited for.
     pub timeout: Duration,
+    /// Whether other gateways take over: the SDK and HTTP ports may be theirs too, and connections that do nothing
+    /// are left to them.
+    pub hand_over: bool,
 }
 
 impl Drain {
     fn read(s: &mut Section<'_>) -> Self {
         let seconds = Duration::from_secs;
-        Self { timeout: s.get_in("timeout", seconds(30), seconds(0)..=seconds(3600)) }
+        Self {
+            timeout: s.get_in("timeout", seconds(30), seconds(0)..=seconds(3600)),
+            hand_over: s.get("hand_over", false),
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::{
     error::Problem,
-    net::HostPort,
+    net::{HostPort, HttpUrl},
     reader::Section,
     recycle::Recycle,
     sandbox::{Level, ProcessLimits, Sandbox},
@@ -104,6 +104,8 @@ pub struct Process {
     pub sandbox_min: Level,
     /// What sandboxed processes may read beyond the system's own programs and libraries.
     pub sandbox_paths: Vec<HostPath>,
+    /// The operator's own proxy, by which sandboxed processes reach public addresses; `None` is directly.
+    pub upstream_proxy: Option<HttpUrl>,
     /// What one user's processes may use.
     pub limits: ProcessLimits,
     /// How long a process may take until it listens.
@@ -123,10 +125,18 @@ impl Process {
             sandbox: s.get("sandbox", Sandbox::Auto),
             sandbox_min: s.get("sandbox_min", Level::None),
             sandbox_paths: s.list_or("sandbox_paths", Vec::new()),
+            upstream_proxy: s.optional("upstream_proxy"),
             limits: s.section("limits", ProcessLimits::read),
             start_timeout: s.get_in("start_timeout", seconds(10), seconds(1)..=seconds(600)),
         };
         process.sandbox.check(s, process.sandbox_min);
+        let plain = process.upstream_proxy.as_ref().is_none_or(|url| url.as_str().starts_with("http://"));
+        s.relate(&["upstream_proxy"], plain, || {
+            Problem::new(
+                "begins with https:",
+                "write the proxy's address with http: connections through it have TLS of their own",
+            )
+        });
         process
     }
 }

@@ -31,6 +31,7 @@ const WORDS: &[&str] = &[
     "sandbox",
     "sandbox_min",
     "sandbox_paths",
+    "upstream_proxy",
     "fleet",
     "address",
     "health",

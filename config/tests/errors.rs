@@ -62,6 +62,16 @@ error: pool.process."memory budget": unknown key; did you mean `pool.process.mem
         r#"error: pool.process.sandbox: is less than pool.process.sandbox_min, "bwrap"; write "auto", or lower sandbox_min"#,
     ),
     (
+        "pool.process = { sandbox = 'landlock', sandbox_min = 'bwrap' }",
+        &[],
+        r#"error: pool.process.sandbox: is less than pool.process.sandbox_min, "bwrap"; write "auto", or lower sandbox_min"#,
+    ),
+    (
+        "pool.process.upstream_proxy = 'https://proxy:3128'",
+        &[],
+        r#"error: pool.process.upstream_proxy: begins with https:; write the proxy's address with http: connections through it have TLS of their own"#,
+    ),
+    (
         "pool.process.sandbox_paths = ['tools']",
         &[],
         r#"error: pool.process.sandbox_paths[0]: "tools" is not an absolute path without `.` and `..`; write one such as "/srv/acme""#,

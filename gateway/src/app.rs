@@ -5,12 +5,12 @@ use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 use arc_swap::{ArcSwap, Guard};
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::{
-    net::TcpListener,
+    net::{TcpListener, TcpSocket},
     sync::watch,
     task::JoinSet,
     time::{Instant, timeout},
 };
-use tokio_util::task::TaskTracker;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use jetway_config::{Config, Fixed, Identity, Live, Sources, TenantId, listen::Port, pool::PoolMode};
 use jetway_lockd::{Lockd, Turns};
@@ -45,6 +45,9 @@ const LISTENERS_END: Duration = Duration::from_millis(500);
 
 /// How often what is known of sessions that nobody uses is let go: looking it up again takes a millisecond.
 const SWEEP: Duration = Duration::from_secs(10);
+
+/// Connections that may wait to be accepted, as `TcpListener::bind` has it.
+const BACKLOG: u32 = 1024;
 
 /// How long a gateway keeps a shared session without a turn, so that the next one here costs no trip to the
 /// lock store: longer than people take to write a line.
@@ -115,6 +118,11 @@ impl Core {
     /// Whether CLI servers belong to one user each.
     pub(crate) fn exclusive(&self) -> bool {
         self.config.pool.mode == PoolMode::PerUser
+    }
+
+    /// When this is cancelled, new connections are for other gateways to take, if there are some.
+    pub(crate) fn deaf(&self) -> &CancellationToken {
+        if self.config.drain.hand_over { self.drain.draining() } else { self.drain.closing() }
     }
 
     /// How far the caller's calls may reach in a session. On another user's CLI server nobody has more than
@@ -234,7 +242,8 @@ impl App {
         let drain = Drain::default();
         let rules = Rules::new(live, None, &tracker, drain.closing()).map_err(StartError::Unusable)?;
         let rules = Arc::new(ArcSwap::from_pointee(rules));
-        let exit = Exit::new(rules.clone(), &config.redis, addresses.ports());
+        let upstream = config.pool.process.upstream_proxy.as_ref();
+        let exit = Exit::new(rules.clone(), &config.redis, addresses.ports(), upstream);
         let pool = Pool::start(&config.pool, &limits, exit.clone()).await?;
         let scribe = Scribe::start(directory.clone());
         let core = Arc::new(Core {
@@ -326,6 +335,19 @@ async fn sweep(core: Arc<Core>) {
 
 async fn bind(config: &Config, port: Port) -> Result<Option<TcpListener>, StartError> {
     let Some(address) = config.listen.address(port) else { return Ok(None) };
-    let listener = TcpListener::bind(address).await;
+    let listener = if config.drain.hand_over && port != Port::Admin {
+        bind_beside(address)
+    } else {
+        TcpListener::bind(address).await
+    };
     listener.map(Some).map_err(|error| StartError::Listen { port: port.as_str(), address, error })
+}
+
+/// Listens where other processes of the same account may listen too; the kernel gives each its part.
+fn bind_beside(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    socket.set_reuseaddr(true)?;
+    socket.set_reuseport(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }

@@ -49,6 +49,11 @@ impl Drain {
         self.draining.run_until_cancelled(wait).await
     }
 
+    /// When this is cancelled, it drains.
+    pub(crate) fn draining(&self) -> &CancellationToken {
+        &self.draining
+    }
+
     /// When this is cancelled, connections send what waits for their client and close.
     pub(crate) fn closing(&self) -> &CancellationToken {
         &self.closing

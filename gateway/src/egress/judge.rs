@@ -112,6 +112,27 @@ impl Judge {
     }
 }
 
+impl Judge {
+    /// Whether `target`, which has these addresses as far as is known here, is a public one for a proxy to connect to.
+    /// What is near is not: the operator's rules let it through, or a call named it.
+    ///
+    /// The proxy looks the name up again. So all addresses must be allowed, whichever it takes; and of a name that is
+    /// not known here only the proxy can say where it leads.
+    pub(super) fn is_far(&self, who: &Identity, target: &Target, ips: &[IpAddr]) -> Result<bool, Refused> {
+        if let (Host::Name(name), []) = (&target.host, ips) {
+            if *name == self.redis.0 {
+                return Err(Refused::Own);
+            }
+            return Kind::of_name(name).map_or(Ok(true), |kind| Err(Refused::Address(kind)));
+        }
+        let far = |ip: &IpAddr| Kind::of_ip(ip.to_canonical()) == Kind::Public && !is_this_machine(*ip);
+        if !ips.iter().any(far) {
+            return Ok(false);
+        }
+        ips.iter().try_for_each(|ip| self.allows(who, target, *ip)).map(|()| true)
+    }
+}
+
 /// Whether packets to `ip` stay on this machine. Sends none.
 fn is_this_machine(ip: IpAddr) -> bool {
     let any = match ip {
@@ -224,6 +245,25 @@ mod tests {
         assert_eq!(allows(&judge, "ada", "https://x.test", "10.0.0.9"), Err(Refused::Own));
         assert_eq!(allows(&judge, "ada", "http://x.test:9090", "127.0.0.1"), Err(Refused::Own));
         assert_eq!(allows(&judge, "ada", "http://x.test:8000", "127.0.0.1"), Ok(()));
+    }
+
+    #[test]
+    fn a_proxy_gets_what_is_public_by_every_address_that_is_known() {
+        let judge = judge(&format!("{NOT_LOCAL}tenants.local.policy.allow_addresses = ['10.0.0.0/8']"));
+        let far = |url: &str, ips: &[&str]| {
+            let ips: Vec<_> = ips.iter().map(|ip| ip.parse().unwrap()).collect();
+            judge.is_far(&who("ada"), &Target::of_url(url).unwrap(), &ips)
+        };
+        assert_eq!(far("https://x.test", &["93.184.216.34"]), Ok(true));
+        assert_eq!(far("https://x.test", &[]), Ok(true));
+        // The operator's own network is nearer than the proxy, and a name in both is let through there only.
+        assert_eq!(far("https://x.test", &["10.0.0.1"]), Ok(false));
+        assert_eq!(far("https://x.test", &["127.0.0.1"]), Ok(false));
+        let mixed = far("https://x.test", &["93.184.216.34", "169.254.169.254"]);
+        assert!(matches!(mixed, Err(Refused::Address(_))), "{mixed:?}");
+        for name in ["metadata.google.internal", "x.localhost"] {
+            assert!(far(&format!("http://{name}"), &[]).is_err(), "{name}");
+        }
     }
 
     #[test]

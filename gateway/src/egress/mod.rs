@@ -2,11 +2,12 @@
 
 mod head;
 mod judge;
+mod upstream;
 
 use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
-use jetway_config::{Identity, stores::Redis};
+use jetway_config::{Identity, net::HttpUrl, stores::Redis};
 use jetway_pool::sandbox::{Outside, Serving};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _, copy_bidirectional},
@@ -20,6 +21,7 @@ use tracing::debug;
 use self::{
     head::{Asked, Malformed},
     judge::{Judge, Refused},
+    upstream::Upstream,
 };
 use crate::{
     auth::Rules,
@@ -40,12 +42,19 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// The way out of all sandboxes of a gateway.
 pub(crate) struct Exit {
     judge: Judge,
+    upstream: Option<Upstream>,
 }
 
 impl Exit {
-    /// For a gateway whose own ports are `own`.
-    pub(crate) fn new(rules: Arc<ArcSwap<Rules>>, redis: &Redis, own: Vec<u16>) -> Arc<Self> {
-        Arc::new(Self { judge: Judge::new(rules, redis, own) })
+    /// For a gateway whose own ports are `own`, and which reaches public addresses by the proxy at `upstream`.
+    pub(crate) fn new(
+        rules: Arc<ArcSwap<Rules>>,
+        redis: &Redis,
+        own: Vec<u16>,
+        upstream: Option<&HttpUrl>,
+    ) -> Arc<Self> {
+        let upstream = upstream.and_then(|url| Upstream::at(url.as_str()));
+        Arc::new(Self { judge: Judge::new(rules, redis, own), upstream })
     }
 
     /// Lets processes of `who` reach `target` on this machine's loopback, which an accepted call of theirs names.
@@ -85,6 +94,15 @@ impl Exit {
             Host::Ip(ip) => vec![*ip],
             Host::Name(name) => System.resolve(name).await,
         };
+        if let Some(upstream) = &self.upstream
+            && self.judge.is_far(who, target, &addresses)?
+        {
+            let connected = timeout(PATIENCE, upstream.connect(target)).await;
+            return match connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
+                Ok(stream) => Ok(prompt(stream)),
+                Err(error) => Err(NoWay::Unreachable(error)),
+            };
+        }
         let mut why = NoWay::Refused(Refused::Unresolved);
         for ip in addresses {
             if let Err(refused) = self.judge.allows(who, target, ip) {
@@ -94,11 +112,7 @@ impl Exit {
             // The address that was judged: the name is not asked for again.
             let connected = timeout(PATIENCE, TcpStream::connect(SocketAddr::new(ip, target.port))).await;
             match connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
-                Ok(stream) => {
-                    // It relays in small pieces what others wrote in small pieces.
-                    let _ = stream.set_nodelay(true);
-                    return Ok(stream);
-                }
+                Ok(stream) => return Ok(prompt(stream)),
                 Err(error) => why = NoWay::Unreachable(error),
             }
         }
@@ -149,6 +163,18 @@ impl Outside for Exit {
 enum NoWay {
     Refused(Refused),
     Unreachable(io::Error),
+}
+
+impl From<Refused> for NoWay {
+    fn from(refused: Refused) -> Self {
+        Self::Refused(refused)
+    }
+}
+
+/// It relays in small pieces what others wrote in small pieces.
+fn prompt(stream: TcpStream) -> TcpStream {
+    let _ = stream.set_nodelay(true);
+    stream
 }
 
 /// What the client wants, and what it sent after that; `None` if that is no such request.

@@ -34,14 +34,14 @@ const MAX_HEADERS: usize = 64;
 /// How often a silent HTTP/2 peer is asked whether it is there, and how long it may take to say so.
 const PING: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(20));
 
-/// Accepts connections until they are to be closed.
+/// Accepts connections until they are to be closed, or other gateways are to take them.
 pub(super) async fn accept(core: Arc<Core>, listener: TcpListener, router: Router) -> io::Result<()> {
     let builder = Arc::new(builder(core.live().limits.partial_frame_timeout));
-    let closing = core.drain.closing().clone();
+    let deaf = core.deaf().clone();
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
-            () = closing.cancelled() => return Ok(()),
+            () = deaf.cancelled() => return Ok(()),
         };
         let (stream, peer) = match accepted {
             Ok(accepted) => accepted,
@@ -119,7 +119,7 @@ async fn serve(
     let mut connection = std::pin::pin!(connection);
     tokio::select! {
         ended = connection.as_mut() => return ended,
-        () = core.drain.closing().cancelled() => connection.as_mut().graceful_shutdown(),
+        () = core.deaf().cancelled() => connection.as_mut().graceful_shutdown(),
     }
     connection.await
 }

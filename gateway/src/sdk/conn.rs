@@ -40,6 +40,9 @@ const LISTENER: &str = "sdk";
 /// A frame under way that brings less than this in one `partial_frame_timeout` is a slow drip.
 const DRIP: usize = 16 * 1024;
 
+/// How often a connection that is left to another gateway is looked at: whether something is still under way.
+const LOOK: Duration = Duration::from_millis(10);
+
 /// Why a connection ended.
 #[derive(Debug, thiserror::Error)]
 enum End {
@@ -173,15 +176,47 @@ where
     }
 
     async fn converse(&mut self) -> Result<Infallible, End> {
+        let draining = self.face.core.drain.draining().clone();
+        let hand_over = self.face.core.config.drain.hand_over;
         loop {
-            let chunk = match self.drip {
-                None => chunk::read(&mut self.read).await?,
-                Some((since, _)) => {
-                    let deadline = since + self.face.core.live().limits.partial_frame_timeout;
-                    timeout_at(deadline, chunk::read(&mut self.read)).await.map_err(|_| End::Drip)??
+            let chunk = tokio::select! {
+                biased;
+                chunk = self.next() => chunk?,
+                () = draining.cancelled(), if hand_over => break,
+            };
+            self.take(&chunk).await?;
+        }
+        // Boxed: it happens once, and its space would be every connection's for ever.
+        Box::pin(self.hand_over()).await
+    }
+
+    /// Another gateway is there for this client: ends as soon as nothing is under way. What is still asked for is
+    /// either answered or was never begun.
+    async fn hand_over(&mut self) -> Result<Infallible, End> {
+        let mut looks = tokio::time::interval(LOOK);
+        loop {
+            let chunk = tokio::select! {
+                biased;
+                chunk = self.next() => chunk?,
+                _ = looks.tick() => {
+                    if self.face.client.as_ref().is_none_or(|client| client.is_quiet()) {
+                        return Err(End::Draining);
+                    }
+                    continue;
                 }
             };
             self.take(&chunk).await?;
+        }
+    }
+
+    /// What comes next. Cancelling it loses nothing.
+    async fn next(&mut self) -> Result<Chunk, End> {
+        match self.drip {
+            None => Ok(chunk::read(&mut self.read).await?),
+            Some((since, _)) => {
+                let deadline = since + self.face.core.live().limits.partial_frame_timeout;
+                Ok(timeout_at(deadline, chunk::read(&mut self.read)).await.map_err(|_| End::Drip)??)
+            }
         }
     }
 
@@ -282,10 +317,9 @@ where
             (Kind::Request { id, method, params }, None) => {
                 let hello = Hello { method, params: *params };
                 // Boxed: it happens once, and its space would be every connection's for ever.
-                if Box::pin(self.greet(id, &hello)).await {
-                    Ok(())
-                } else {
-                    Box::pin(self.request(&message)).await
+                match Box::pin(self.greet(id, &hello)).await? {
+                    true => Ok(()),
+                    false => Box::pin(self.request(&message)).await,
                 }
             }
             (Kind::Request { .. }, Some(_)) => Box::pin(self.request(&message)).await,
@@ -301,17 +335,18 @@ where
 
     /// Deals with a stranger's request. Returns whether that was all; if not, it is to be taken as the
     /// first request of a caller who need not introduce itself.
-    async fn greet(&mut self, id: &Id, hello: &Hello<'_>) -> bool {
+    async fn greet(&mut self, id: &Id, hello: &Hello<'_>) -> Result<bool, End> {
         match self.introduce(hello).await {
             Ok(Some(Ok(result))) => self.write(|out| envelope::write_result(out, id, &result)),
             Ok(Some(Err(error))) => self.write(|out| envelope::write_failure(out, id, &error)),
-            Ok(None) => return false,
+            Ok(None) => return Ok(false),
+            Err(Refusal::Draining(_)) if self.core.config.drain.hand_over => return Err(End::Draining),
             Err(refusal) => {
                 metrics::refused(&refusal);
                 self.refuse(&refusal, Some(id));
             }
         }
-        true
+        Ok(true)
     }
 
     /// Finds out who calls and opens the way to the user's CLI server. Returns what the server said to
@@ -374,15 +409,21 @@ where
             permit: None,
             again: false,
         };
+        let hand_over = self.core.config.drain.hand_over;
         let outcome = match poll_fn(|cx| self.stack.poll_ready(cx)).await {
             Ok(()) => self.stack.call(call).await,
             Err(refusal) => Err(refusal),
         };
         match outcome {
+            // It is for the gateway that takes over: this connection ends before it has an answer.
+            Err(Refusal::Draining(_)) if hand_over => {}
             Ok(Accepted::Later(later)) => {
                 let (writer, to) = (self.writer.clone(), id.clone());
                 // Only Jetway's own words are written there, and as many may wait as may be in flight.
-                let refused = client.carry_on(later, move |outcome| tell(&writer, &to, &outcome));
+                let refused = client.carry_on(later, move |outcome| match outcome {
+                    Err(Refusal::Draining(_)) if hand_over => {}
+                    outcome => tell(&writer, &to, &outcome),
+                });
                 tell(&self.writer, id, &refused.map(|()| Accepted::Forwarded));
             }
             // Who makes a slow server work waits for it. A leg that is lost tells of itself.

@@ -18,14 +18,15 @@ use crate::{
 /// How long accepting pauses when the host has no file descriptors left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Accepts connections until they are to be closed. While draining they are told so, and nothing more.
+/// Accepts connections until they are to be closed, or other gateways are to take them. While draining they are told
+/// so, and nothing more.
 pub(crate) async fn serve(core: Arc<Core>, listener: TcpListener, workers: Arc<Workers>) -> io::Result<()> {
-    let closing = core.drain.closing().clone();
+    let deaf = core.deaf().clone();
     let stack = stack::stack();
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
-            () = closing.cancelled() => return Ok(()),
+            () = deaf.cancelled() => return Ok(()),
         };
         let (stream, peer) = match accepted {
             Ok(accepted) => accepted,

@@ -33,16 +33,21 @@ pub struct Client {
 impl Client {
     /// Connects, and says nothing.
     pub async fn dial(address: SocketAddr) -> Self {
-        let stream = TcpStream::connect(address).await.unwrap();
-        stream.set_nodelay(true).unwrap();
-        Self {
+        Self::try_dial(address).await.unwrap()
+    }
+
+    /// The same where nobody may be there.
+    pub async fn try_dial(address: SocketAddr) -> io::Result<Self> {
+        let stream = TcpStream::connect(address).await?;
+        stream.set_nodelay(true)?;
+        Ok(Self {
             stream,
             decoder: Decoder::new(CAPS),
             next_id: 0,
             seen: Vec::new(),
             raw: Vec::new(),
             closed: false,
-        }
+        })
     }
 
     /// Connects as `user`; where callers need no credential.
@@ -135,6 +140,19 @@ impl Client {
     pub async fn call(&mut self, method: &str, params: Value) -> Result<Value, Value> {
         let id = self.request(method, params).await;
         self.reply(id).await
+    }
+
+    /// The same where the connection may end before the reply: then `None`.
+    pub async fn try_call(&mut self, method: &str, params: Value) -> Option<Result<Value, Value>> {
+        let id = self.next_id;
+        self.next_id += 1;
+        let request = json!({ "jsonrpc": "2.0", "id": id, "method": method, "params": params });
+        // A socket that cannot be written to any more may still have something to read.
+        let _ = self.send_text(&request.to_string()).await;
+        let is = |m: &Value| m["id"] == id && m["method"].is_null();
+        let came = self.read_until(6 * PATIENCE, |seen| seen.iter().any(is)).await;
+        assert!(came || self.closed, "{method}: no reply within {:?}", 6 * PATIENCE);
+        self.seen.iter().find(|m| is(m)).map(outcome)
     }
 
     /// Creates a session and returns its id.

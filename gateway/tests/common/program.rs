@@ -34,6 +34,7 @@ pub struct Program {
     pub admin: SocketAddr,
     /// Its own directory; goes with it.
     pub dir: tempfile::TempDir,
+    env: Vec<(String, String)>,
 }
 
 impl Program {
@@ -48,11 +49,23 @@ impl Program {
 
     /// With variables in its environment.
     pub fn start_with(dir: tempfile::TempDir, toml: &str, env: &[(&str, &str)]) -> Self {
-        let config = dir.path().join("jetway.toml");
-        std::fs::write(&config, toml).unwrap();
+        std::fs::write(dir.path().join("jetway.toml"), toml).unwrap();
+        let env: Vec<_> = env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let (child, sdk, admin) = Self::launch(&dir, &env);
+        Self { child, sdk, admin, dir, env }
+    }
+
+    /// Starts it once more where it was, after its end.
+    pub fn start_again(&mut self) {
+        assert!(!self.is_running());
+        (self.child, self.sdk, self.admin) = Self::launch(&self.dir, &self.env);
+    }
+
+    fn launch(dir: &tempfile::TempDir, env: &[(String, String)]) -> (Child, SocketAddr, SocketAddr) {
         let log = std::fs::File::create(dir.path().join("log")).unwrap();
         let mut command = command();
-        command.args(["serve", "--config"]).arg(config).current_dir(&dir).envs(env.iter().copied());
+        command.args(["serve", "--config"]).arg(dir.path().join("jetway.toml")).current_dir(dir);
+        command.envs(env.iter().map(|(name, value)| (name, value)));
         let mut child = command.stdout(Stdio::piped()).stderr(log).spawn().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let mut address = |name: &str| {
@@ -64,7 +77,7 @@ impl Program {
             }
         };
         match (address("sdk"), address("admin")) {
-            (Ok(sdk), Ok(admin)) => Self { child, sdk, admin, dir },
+            (Ok(sdk), Ok(admin)) => (child, sdk, admin),
             (Err(why), _) | (_, Err(why)) => {
                 let _ = child.kill();
                 let _ = child.wait();
@@ -141,10 +154,18 @@ fn read(path: &PathBuf) -> String {
     String::from_utf8_lossy(&std::fs::read(path).unwrap_or_default()).into_owned()
 }
 
-/// A page over HTTP/1.0: its end is the end of the connection.
+/// A page.
 pub async fn get(address: SocketAddr, path: &str) -> (u16, String) {
+    ask(address, "GET", path).await
+}
+
+/// A request without a body over HTTP/1.0: the answer's end is the end of the connection.
+pub async fn ask(address: SocketAddr, method: &str, path: &str) -> (u16, String) {
     let mut stream = TcpStream::connect(address).await.unwrap();
-    stream.write_all(format!("GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n").as_bytes()).await.unwrap();
+    stream
+        .write_all(format!("{method} {path} HTTP/1.0\r\nHost: {address}\r\n\r\n").as_bytes())
+        .await
+        .unwrap();
     let mut text = String::new();
     stream.read_to_string(&mut text).await.unwrap();
     let (head, body) = text.split_once("\r\n\r\n").unwrap();

@@ -9,11 +9,18 @@ use std::{
 };
 
 use jetway_config::sandbox::ProcessLimits;
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 
 use crate::error::Limit;
 
 /// The period of a processor's share, in microseconds, as the kernel has it by default.
 const CPU_PERIOD: u64 = 100_000;
+
+/// How often a group is looked through for processes that were started meanwhile.
+const KILLS: usize = 20;
 
 /// What is limited through one controller: where groups are made, what is written there, and which count tells that
 /// the limit was met.
@@ -47,7 +54,7 @@ impl Cgroups {
     pub(super) fn find(limits: &ProcessLimits) -> (Self, Vec<&'static str>) {
         let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-        let wanted = ["memory", "pids"].into_iter().chain(limits.cpu.map(|_| "cpu"));
+        let wanted = ["memory", "pids", "cpu"];
         let prefix = format!("jetway-{}-{:08x}-", std::process::id(), rand::random::<u32>());
         let mut all = Self { controllers: Vec::new(), prefix, made: AtomicU64::new(0) };
         let mut missing = Vec::new();
@@ -59,6 +66,8 @@ impl Cgroups {
             };
             match candidates.into_iter().flatten().find(works) {
                 Some(controller) => all.controllers.push(controller),
+                // Without a limit it is only that nobody gets more of the processors for having more processes.
+                None if name == "cpu" && limits.cpu.is_none() => {}
                 None => missing.push(name),
             }
         }
@@ -114,20 +123,42 @@ impl Cgroup {
 
 impl Drop for Cgroup {
     fn drop(&mut self) {
-        // Who has just been killed may still be leaving; what stays is swept at the next start.
         for dir in &self.dirs {
+            end(dir);
+            // Who has just been killed may still be leaving; what stays is swept at the next start.
             let _ = fs::remove_dir(dir);
         }
     }
 }
 
-/// Removes groups of gateways that are no more.
+/// Kills whoever is in a group: what a CLI left behind, out of reach of its process group.
+fn end(dir: &Path) {
+    // All at once, where the kernel can.
+    if fs::write(dir.join("cgroup.kill"), "1").is_ok() {
+        return;
+    }
+    for _ in 0..KILLS {
+        let inside = fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
+        // 0 stands for a process that cannot be seen from here, and means something else to `kill`.
+        let pids: Vec<i32> =
+            inside.lines().filter_map(|pid| pid.parse().ok()).filter(|pid| *pid > 1).collect();
+        if pids.is_empty() {
+            return;
+        }
+        for pid in pids {
+            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+        }
+    }
+}
+
+/// Ends groups of gateways that are no more.
 fn sweep(base: &Path) {
     for entry in fs::read_dir(base).into_iter().flatten().flatten() {
         let name = entry.file_name();
         let maker = name.to_str().and_then(|name| name.strip_prefix("jetway-")?.split('-').next());
         if maker.is_some_and(|pid| !Path::new("/proc").join(pid).exists()) {
-            // It fails while somebody is in it.
+            end(&entry.path());
+            // It fails while somebody is still leaving.
             let _ = fs::remove_dir(entry.path());
         }
     }
@@ -152,8 +183,10 @@ fn version_1(name: &'static str, own: &str, mounts: &str, limits: &ProcessLimits
             controller.count = Some((Limit::Memory, "memory.oom_control", "oom_kill"));
         }
         "cpu" => {
-            controller.set.push(("cpu.cfs_period_us", CPU_PERIOD.to_string()));
-            controller.set.push(("cpu.cfs_quota_us", quota(limits).to_string()));
+            if let Some(quota) = quota(limits) {
+                controller.set.push(("cpu.cfs_period_us", CPU_PERIOD.to_string()));
+                controller.set.push(("cpu.cfs_quota_us", quota.to_string()));
+            }
         }
         _ => pids(&mut controller, limits),
     }
@@ -173,7 +206,10 @@ fn version_2(name: &'static str, own: &str, mounts: &str, limits: &ProcessLimits
             controller.try_to_set.push(("memory.swap.max", "0".to_owned()));
             controller.count = Some((Limit::Memory, "memory.events", "oom_kill"));
         }
-        "cpu" => controller.set.push(("cpu.max", format!("{} {CPU_PERIOD}", quota(limits)))),
+        "cpu" => {
+            let max = quota(limits).map(|quota| ("cpu.max", format!("{quota} {CPU_PERIOD}")));
+            controller.set.extend(max);
+        }
         _ => pids(&mut controller, limits),
     }
     Some(controller)
@@ -184,9 +220,9 @@ fn pids(controller: &mut Controller, limits: &ProcessLimits) {
     controller.count = Some((Limit::Processes, "pids.events", "max"));
 }
 
-fn quota(limits: &ProcessLimits) -> u64 {
+fn quota(limits: &ProcessLimits) -> Option<u64> {
     // The least that the kernel takes is a millisecond.
-    ((limits.cpu.unwrap_or(1.0) * CPU_PERIOD as f64) as u64).max(1_000)
+    limits.cpu.map(|cpu| ((cpu * CPU_PERIOD as f64) as u64).max(1_000))
 }
 
 /// Where the group `path` of the hierarchy that `is` it can be found. `mounts` is of the form of `mountinfo`.

@@ -93,6 +93,23 @@ impl Walls {
         spawner: &Spawner,
         outside: Arc<dyn Outside>,
     ) -> Result<Self, StartError> {
+        let walls = Self::find(settings, cli, spawner, outside).await?;
+        let asked = |name: &&&str| cli.environment.iter().any(|(set, _)| set == OsStr::new(**name));
+        if walls.level() > Level::None
+            && settings.upstream_proxy.is_none()
+            && let Some(name) = PROXY.iter().find(asked)
+        {
+            warn!("{name} is set, but walled-in processes go out directly; see pool.process.upstream_proxy");
+        }
+        Ok(walls)
+    }
+
+    async fn find(
+        settings: &Settings,
+        cli: &Cli,
+        spawner: &Spawner,
+        outside: Arc<dyn Outside>,
+    ) -> Result<Self, StartError> {
         let wanted = settings.sandbox.level();
         let may = |level| wanted.is_none_or(|wanted| wanted == level);
         let mut why = Vec::new();

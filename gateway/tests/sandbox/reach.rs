@@ -1,30 +1,22 @@
-//! Walls around CLI processes, with the real program and the real runtime: what a session's shell can reach.
-
-mod common;
+//! What a session's shell can reach.
 
 use std::{
-    net::{SocketAddr, TcpListener as Trap},
-    path::{Path, PathBuf},
-    process::{Command, Stdio},
+    path::Path,
+    process::Command,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
-    time::{Duration, Instant},
 };
 
-use common::{
-    client::{Client, is_event},
-    program::{Program, bearing},
-    runtime, until,
-};
-use jetway_loadtest::model::{self, Ledger};
 use nix::sys::signal::Signal;
 use serde_json::json;
 use tokio::{io::AsyncWriteExt as _, net::TcpListener};
 
-/// The longest that a turn or a shell may take on a slow machine.
-const PATIENCE: Duration = Duration::from_secs(60);
+use crate::{
+    common::{client::is_event, program::bearing, until},
+    scene::{PATIENCE, scene, scene_of, wait},
+};
 
 /// Says of everything that belongs to others whether it is open.
 const TRY: &str = r#"
@@ -45,128 +37,6 @@ try process environ "$BOB"
 try signal kill -0 "$BOB_PID"
 for port in $PORTS; do try "port $port" tcp "$port"; try "way $port" proxied "$port"; done
 "#;
-
-/// A gateway with walls, a model, and what its users' processes must not reach.
-struct Scene {
-    gateway: Program,
-    model: model::Handle,
-    /// Stands for Redis, and for what else listens here.
-    traps: Vec<Caught>,
-}
-
-/// A listener that counts who comes.
-struct Caught {
-    address: SocketAddr,
-    count: Arc<AtomicUsize>,
-}
-
-impl Caught {
-    fn lay() -> Self {
-        let listener = Trap::bind("127.0.0.1:0").unwrap();
-        let (address, count) = (listener.local_addr().unwrap(), Arc::new(AtomicUsize::new(0)));
-        let counter = count.clone();
-        std::thread::spawn(move || {
-            while listener.accept().is_ok() {
-                counter.fetch_add(1, Ordering::SeqCst);
-            }
-        });
-        Self { address, count }
-    }
-
-    fn count(&self) -> usize {
-        self.count.load(Ordering::SeqCst)
-    }
-}
-
-/// Whether bubblewrap works here, as far as it is not for Jetway to make it work.
-fn bubblewrap(test: &str) -> bool {
-    let mut command = Command::new("bwrap");
-    command.args(["--unshare-all", "--unshare-user", "--disable-userns", "--ro-bind", "/", "/", "true"]);
-    let works = command.stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|s| s.success());
-    if !works {
-        eprintln!(
-            "SKIPPED {test}: bwrap is not there or may not make user namespaces; `deploy/setup test` installs it"
-        );
-    }
-    works
-}
-
-/// Whether the kernel has the rules that Jetway asks it for.
-fn landlock(test: &str) -> bool {
-    // The version is what this call returns when it is asked for nothing else.
-    const VERSION: &str = "import ctypes; print(ctypes.CDLL(None).syscall(444, None, 0, 1))";
-    let ran = Command::new("/usr/bin/python3").args(["-c", VERSION]).output();
-    let version = ran.map_or(0, |ran| String::from_utf8_lossy(&ran.stdout).trim().parse().unwrap_or(0));
-    if version < 6 {
-        eprintln!("SKIPPED {test}: Landlock here is of version {version}, 6 is needed (Linux 6.12)");
-    }
-    version >= 6
-}
-
-async fn scene(test: &str, more: &str) -> Option<Scene> {
-    scene_of(test, "bwrap", more).await
-}
-
-async fn scene_of(test: &str, level: &str, more: &str) -> Option<Scene> {
-    let has = if level == "bwrap" { bubblewrap(test) } else { landlock(test) };
-    let runtime = runtime(test).filter(|_| has)?;
-    let traps = vec![Caught::lay(), Caught::lay()];
-    let dir = tempfile::tempdir().unwrap();
-    let toml = format!(
-        "listen = {{ sdk = \"127.0.0.1:0\", http = \"off\", admin = \"127.0.0.1:0\" }}\n\
-         redis.url = \"redis://{}\"\n\
-         [pool.process]\ncommand = [{:?}]\nstate_dir = {:?}\nsandbox = \"{level}\"\nstart_timeout = \"60s\"\n{more}\n",
-        traps[0].address,
-        runtime.display().to_string(),
-        dir.path().join("state").display().to_string(),
-    );
-    let model = model::serve(TcpListener::bind("127.0.0.1:0").await.unwrap(), Ledger::in_memory()).unwrap();
-    Some(Scene { gateway: Program::start_in(dir, &toml), model, traps })
-}
-
-impl Scene {
-    fn state(&self) -> PathBuf {
-        self.gateway.dir.path().canonicalize().unwrap().join("state")
-    }
-
-    fn home(&self, user: &str) -> PathBuf {
-        self.state().join("local").join(user)
-    }
-
-    async fn session(&self, user: &str) -> Client {
-        self.session_with(user, &self.model.base_url().to_string()).await
-    }
-
-    async fn session_with(&self, user: &str, base_url: &str) -> Client {
-        let mut client = Client::hello(self.gateway.sdk, user).await;
-        let provider = json!({ "type": "openai", "baseUrl": base_url, "apiKey": "sk-x" });
-        let params =
-            json!({ "sessionId": "chat", "model": "scripted", "provider": provider, "streaming": true });
-        client.call("session.create", params).await.unwrap();
-        client
-    }
-
-    /// Runs a script in the session's shell, and returns what it says.
-    async fn shell(&self, client: &mut Client, user: &str, script: &str) -> String {
-        let workspace = self.home(user).join("workspace");
-        std::fs::write(workspace.join("script"), script).unwrap();
-        let run = "bash script > said.new 2>&1; mv said.new said";
-        client.call("session.shell.exec", json!({ "sessionId": "chat", "command": run })).await.unwrap();
-        let said = workspace.join("said");
-        wait("the script to end", || said.exists()).await;
-        let text = std::fs::read_to_string(&said).unwrap();
-        std::fs::remove_file(said).unwrap();
-        text
-    }
-}
-
-async fn wait(what: &str, mut holds: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    while !holds() {
-        assert!(Instant::now() < deadline, "not within {PATIENCE:?}: {what}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-}
 
 fn outside(script: &str) -> String {
     let ran = Command::new("bash").args(["-c", script]).output().unwrap();
@@ -364,52 +234,4 @@ async fn kill_9_of_the_gateway_leaves_nothing() {
     scene.gateway.signal(Signal::SIGKILL);
     scene.gateway.exit(PATIENCE).await;
     until("nothing is left", || sleeper() == 0 && bearing(&mark).is_empty()).await;
-}
-
-/// What a shell does to take too much, and what that is called.
-async fn takes_too_much(test: &str, script: &str, reason: &str) {
-    let limits = "[pool.process.limits]\nmemory = \"256MiB\"\nprocesses = 120\ndisk = \"32MiB\"";
-    let Some(scene) = scene(test, limits).await else { return };
-    if reason != "disk_limit" && scene.gateway.log().contains("no control groups") {
-        return eprintln!("SKIPPED {test}: no control groups may be made here");
-    }
-    let mut ada = scene.session("ada").await;
-    let mut bob = scene.session("bob").await;
-    assert_eq!(ada.turn("chat", "hello").await, "You said: hello");
-    let mark = format!("HOG={}", scene.home("ada").display());
-    std::fs::write(scene.home("ada").join("workspace/script"), format!("export {mark}\n{script}")).unwrap();
-    let run = json!({ "sessionId": "chat", "command": "bash script" });
-    let begun = Instant::now();
-    ada.call("session.shell.exec", run).await.unwrap();
-    let stopped = format!("jetway_process_stops_total{{reason=\"{reason}\"}}");
-    while scene.gateway.metric(&stopped).await < 1.0 {
-        assert!(begun.elapsed() < PATIENCE, "not stopped");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    eprintln!("{reason}: stopped after {:?}", begun.elapsed());
-    wait("all of it is gone", || bearing(&mark).is_empty()).await;
-    // Neither the neighbour nor her own next turn is any the worse for it.
-    assert_eq!(bob.turn("chat", "still here").await, "You said: still here");
-    std::fs::remove_file(scene.home("ada").join("workspace/big")).ok();
-    assert_eq!(ada.turn("chat", "again").await, "You said: again");
-    assert_eq!(scene.gateway.metric("jetway_process_stops_total{reason=\"exited\"}").await, 0.0);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn who_takes_too_much_memory_is_stopped() {
-    // A tail of what has no lines is all of it.
-    let script = "head -c 1G /dev/zero | tail";
-    takes_too_much("who_takes_too_much_memory_is_stopped", script, "memory_limit").await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn who_starts_too_many_processes_is_stopped() {
-    let script = "for n in {1..200}; do sleep 1000 & done; wait";
-    takes_too_much("who_starts_too_many_processes_is_stopped", script, "process_limit").await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn who_fills_the_disk_is_stopped() {
-    let script = "for n in 1 2 3 4; do head -c 16M /dev/zero >> big; done; sync big; sleep 1000";
-    takes_too_much("who_fills_the_disk_is_stopped", script, "disk_limit").await;
 }
