@@ -6,7 +6,7 @@ use serde_json::Value;
 use tokio::{sync::oneshot, time::timeout};
 use tower::{Service as _, ServiceExt as _, util::BoxCloneSyncService};
 
-use jetway_config::limits;
+use jetway_config::{UserId, limits};
 use jetway_wire::{Envelope, catalogue, envelope};
 
 use super::fault::{Fault, Kind};
@@ -36,8 +36,20 @@ impl Door {
         method: &'static str,
         params: &Value,
     ) -> Result<Value, Fault> {
+        self.call_for(client, None, method, params).await
+    }
+
+    /// The same, on behalf of one of those for whom the client stands.
+    pub(super) async fn call_for(
+        &self,
+        client: &Arc<Client>,
+        user: Option<&UserId>,
+        method: &'static str,
+        params: &Value,
+    ) -> Result<Value, Fault> {
         let (answer, answered) = oneshot::channel();
-        let call = call(client, method, params, Origin::Jetway(answer))?;
+        let mut call = call(client, method, params, Origin::Jetway(answer))?;
+        call.user = user.cloned();
         let accepted = async {
             let mut stack = self.0.clone();
             match settle(stack.ready().await?.call(call)).await? {
@@ -76,6 +88,7 @@ fn call(client: &Arc<Client>, method: &'static str, params: &Value, origin: Orig
         .ok_or_else(|| Fault::new(Kind::Invalid, "The request is nested too deeply"))?;
     Ok(Call {
         client: client.clone(),
+        user: None,
         method: known,
         request: Arc::new(request),
         origin,

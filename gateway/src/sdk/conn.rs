@@ -398,6 +398,7 @@ where
         };
         let origin = Origin::Client(id.clone());
         let call = Call {
+            user: None,
             client: client.clone(),
             method,
             request: Arc::new(request),

@@ -98,7 +98,8 @@ pub(crate) fn on_event(
         return out.extend_from_slice(frame.raw);
     }
     let session = &route.session;
-    let held = session.is_shared() && session.turn_of().as_ref() != Some(&client.who().user);
+    let own = session.turn_of().as_ref() == Some(&client.who().user) || session.runs_on(leg.id());
+    let held = session.is_shared() && !own;
     route.requests(|requests| requests.open(Open { id: id.clone(), frame: frame.raw.into(), held }));
     if held {
         release_later(client, route, id);

@@ -90,7 +90,7 @@ async fn acquire(call: &mut Call, session: &Arc<Session>) -> Result<(), Refusal>
         Busy::Wait => now + core.config.locks.wait,
         Busy::Refuse | Busy::Steer => now,
     };
-    let (key, who) = (lease::lock_key(&session.key), &call.client.who().user);
+    let (key, who) = (lease::lock_key(&session.key), call.whose());
     let turn = core.turns.begin(&key, who, deadline).await.map_err(|error| refusal(&error))?;
     let leg = call.client.leg_of(session).await?;
     lease::enter(&core, session, &turn, &leg).await?;

@@ -22,6 +22,7 @@ use std::{future::poll_fn, sync::Arc};
 
 use tower::{Service, ServiceBuilder};
 
+use jetway_config::UserId;
 use jetway_wire::{catalogue::Method, envelope::Request};
 
 pub(crate) use self::{
@@ -37,6 +38,8 @@ use crate::{
 /// A known user's request of a known method.
 pub(crate) struct Call {
     pub(crate) client: Arc<Client>,
+    /// For whom the client asks, where it stands for several.
+    pub(crate) user: Option<UserId>,
     pub(crate) method: &'static Method,
     /// Shared with what may have to be sent again.
     pub(crate) request: Arc<Request>,
@@ -54,6 +57,13 @@ pub(crate) struct Call {
     pub(crate) permit: Option<Arc<Permit>>,
     /// It goes this way for the second time: its CLI server had forgotten its session.
     pub(crate) again: bool,
+}
+
+impl Call {
+    /// Whose a turn is that it begins.
+    pub(crate) fn whose(&self) -> &UserId {
+        self.user.as_ref().unwrap_or(&self.client.who().user)
+    }
 }
 
 /// Where a call goes.

@@ -254,7 +254,7 @@ fn begin_turn(call: &mut Call, session: Arc<Session>, leg: &Leg) -> Result<Then,
         // It waited too long for something else.
         return Err(Refusal::busy(None));
     }
-    lease::announce(&session, &call.client.who().user, leg);
+    lease::announce(&session, call.whose(), leg);
     let (lease, watch) = Lease::new(turn);
     let Some(turn) = session.begin_turn(leg.id(), Some(lease), call.permit.as_ref()) else {
         // Nobody here would see it end, so nobody would know when another may begin.

@@ -3,7 +3,12 @@
 use serde_json::json;
 
 use crate::{
-    common::{fleet, http::Http, start, stub, with_http},
+    common::{
+        client::{Client, is_event},
+        fleet,
+        http::Http,
+        start, stub, with_http,
+    },
     gateway,
 };
 
@@ -74,6 +79,20 @@ async fn a_team_takes_turns() {
     let outsider = Http::user(&gateway, "eve");
     let body = json!({ "session": "team-project-review", "message": "me too" });
     outsider.post("/api/v1/team-chat", body).await.problem(404, "session-not-found");
+}
+
+/// Whose turn it is is told by name, though one client of the owner's stands for all.
+#[tokio::test]
+async fn a_turn_is_its_members() {
+    let (_stub, gateway, _dir) = gateway("").await;
+    let ada = Http::user(&gateway, "ada");
+    let session = ada.create(json!({ "name": "team", "members": [{ "user": "bob" }] })).await;
+    let mut sdk = Client::hello(gateway.sdk, "ada").await;
+    sdk.call("session.resume", json!({ "sessionId": session })).await.unwrap();
+    let bob = Http::user(&gateway, "bob");
+    bob.post("/api/v1/team-chat", json!({ "message": "hi" })).await;
+    let started = sdk.find(0, |m| is_event(m, &session, "session.info")).await;
+    assert_eq!(started["params"]["event"]["data"]["message"], "bob", "{started}");
 }
 
 /// A restart of Jetway keeps what is no secret; the tenant's provider is there again.

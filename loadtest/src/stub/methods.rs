@@ -110,6 +110,11 @@ impl<'a> Call<'a> {
                 let busy = self.session()?.turn.borrow().is_some();
                 if busy { br#"{"processing":true}"# } else { br#"{"processing":false}"# }
             }
+            "session.metadata.activity" => {
+                let session = self.session()?;
+                let busy = session.turn.borrow().is_some() || !session.queue.borrow().is_empty();
+                return Ok(format!(r#"{{"hasActiveWork":{busy},"abortable":{busy}}}"#).into());
+            }
             "session.log" => {
                 let session = self.session()?;
                 let mut data = br#"{"infoType":"#.to_vec();
@@ -319,6 +324,8 @@ impl<'a> Call<'a> {
 
     fn abort(&self) -> Outcome {
         let session = self.session()?;
+        // With the turn goes what waits behind it.
+        session.queue.borrow_mut().clear();
         // A permit that nobody waits for would abort the next turn.
         if session.task.borrow().is_some() {
             session.abort.notify_one();

@@ -15,6 +15,7 @@
 //! | `[[permission]]` | `permission.requested`, waits for `…handlePendingPermissionRequest`, then says the decision |
 //! | `[[hook]]` | `hooks.invoke` to every client with hooks; waits for all of them |
 //! | `[[userinput]]` | `userInput.request` to every client that wants it; the first answer is said |
+//! | `[[lag MS]]` | for so long other connections do not hear of events, while they get their replies; `[[lag MS all]]`: nor its own |
 //! | `[[error]]` | `session.error`, then `session.idle`, as the CLI does |
 //! | `[[hang]]` | nothing more, until aborted or closed |
 //! | `[[crash]]` | the server goes down; see [`Stub::crash`] |
@@ -64,7 +65,7 @@ use self::{calls::Calls, server::Server};
 pub const BURST: usize = 8;
 /// The most bytes that one `[[deltas]]` may produce.
 pub const MAX_STREAM: usize = 256 << 20;
-/// The longest that `[[delay]]` and the pauses of `[[deltas]]` last.
+/// The longest that `[[delay]]`, `[[lag]]` and the pauses of `[[deltas]]` last.
 pub const MAX_WAIT: Duration = Duration::from_secs(3600);
 /// Lines of the ledger, and requests of the record, that are kept in memory; the oldest go first.
 pub const MAX_ENTRIES: usize = 200_000;

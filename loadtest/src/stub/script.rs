@@ -15,6 +15,7 @@ pub(super) enum Step {
     Permission,
     Hook,
     UserInput,
+    Lag { time: Duration, all: bool },
     Error,
     Hang,
     Crash,
@@ -43,7 +44,7 @@ pub(super) fn parse(prompt: &str) -> Result<Script, String> {
         }
     }
     text.push_str(rest);
-    let silent = |step: &Step| matches!(step, Step::Delay(_));
+    let silent = |step: &Step| matches!(step, Step::Delay(_) | Step::Lag { .. });
     if script.steps.iter().all(silent) {
         script.steps.push(Step::Say(format!("You said: {}", text.trim())));
     }
@@ -70,6 +71,11 @@ fn directive(inside: &str) -> Option<Option<Step>> {
         "permission" => Some(Step::Permission),
         "hook" => Some(Step::Hook),
         "userinput" => Some(Step::UserInput),
+        "lag" => {
+            let time = millis(words.next()?).filter(|d| *d <= MAX_WAIT)?;
+            let all = words.next().map_or(Some(false), |word| (word == "all").then_some(true))?;
+            Some(Step::Lag { time, all })
+        }
         "error" => Some(Step::Error),
         "hang" => Some(Step::Hang),
         "crash" => Some(Step::Crash),
@@ -100,6 +106,14 @@ mod tests {
         let pause = Duration::from_millis(4);
         let deltas = Step::Deltas { count: 2, bytes: 3, pause };
         assert_eq!(script.steps, [Step::Delay(Duration::from_millis(5)), Step::Tool("t".into()), deltas]);
+    }
+
+    #[test]
+    fn a_lag_is_for_others_or_for_all() {
+        let time = Duration::from_millis(5);
+        let script = parse("[[lag 5]] [[lag 5 all]]").unwrap();
+        assert_eq!(script.steps[..2], [false, true].map(|all| Step::Lag { time, all }));
+        assert!(parse("[[lag 5 some]]").is_err());
     }
 
     #[test]

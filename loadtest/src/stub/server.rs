@@ -278,6 +278,17 @@ impl Server {
         self.broadcast(&body);
     }
 
+    /// For some time only the connection `own`, if any, hears of a session's events as they come.
+    pub(super) fn lag(self: &Rc<Self>, session: &Rc<Session>, own: Option<u64>, time: Duration) {
+        session.lag(own);
+        let (server, session) = (self.clone(), session.clone());
+        spawn_local(async move {
+            tokio::time::sleep(time).await;
+            session.catch_up();
+            server.flush_session(&session);
+        });
+    }
+
     fn broadcast(&self, body: &[u8]) {
         if !self.announce {
             return;

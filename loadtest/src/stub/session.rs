@@ -34,6 +34,8 @@ pub(super) struct Attachment {
     pub(super) hooks: bool,
     pub(super) user_input: bool,
     pub(super) tools: Vec<String>,
+    /// Events that it is to hear late, while it is.
+    late: RefCell<Option<Vec<Vec<u8>>>>,
 }
 
 impl Attachment {
@@ -42,7 +44,15 @@ impl Attachment {
         let flag = |name| params.get(name).and_then(Value::as_bool).unwrap_or(false);
         let tools = params.get("tools").into_iter().flat_map(Value::elements);
         let tools = tools.filter_map(|tool| Some(tool.get("name")?.as_str()?.into_owned())).collect();
-        Self { conn, hooks: flag("hooks"), user_input: flag("requestUserInput"), tools }
+        let late = RefCell::default();
+        Self { conn, hooks: flag("hooks"), user_input: flag("requestUserInput"), tools, late }
+    }
+
+    fn tell(&self, parts: &[&[u8]]) {
+        match &mut *self.late.borrow_mut() {
+            Some(late) => late.push(parts.concat()),
+            None => self.conn.push_frame(parts),
+        }
     }
 }
 
@@ -125,7 +135,7 @@ impl Session {
         write_event(&mut text, event, &id, self.parent.get().as_ref(), source);
         let head = br#"{"jsonrpc":"2.0","method":"session.event","params":{"sessionId":"#;
         for attachment in &*self.attached.borrow() {
-            attachment.conn.push_frame(&[head, &self.quoted, br#","event":"#, &text, b"}}"]);
+            attachment.tell(&[head, &self.quoted, br#","event":"#, &text, b"}}"]);
         }
         if event.ephemeral {
             return None;
@@ -138,6 +148,23 @@ impl Session {
         }
         history.push_back(text.clone());
         Some(text)
+    }
+
+    /// Holds events back from all connections but `own`; what the CLI replies overtakes them.
+    pub(super) fn lag(&self, own: Option<u64>) {
+        let attached = self.attached.borrow();
+        let late = attached.iter().filter(|a| Some(a.conn.id) != own);
+        late.for_each(|a| {
+            a.late.borrow_mut().get_or_insert_default();
+        });
+    }
+
+    /// Lets them hear what they have missed.
+    pub(super) fn catch_up(&self) {
+        for attachment in &*self.attached.borrow() {
+            let late = attachment.late.take();
+            late.iter().flatten().for_each(|frame| attachment.conn.push_frame(&[frame]));
+        }
     }
 
     /// What was asked of this session before, by its users.

@@ -156,6 +156,10 @@ impl Turn<'_> {
                 Step::Permission => self.permission().await,
                 Step::Hook => self.hook().await,
                 Step::UserInput => self.user_input().await,
+                Step::Lag { time, all } => {
+                    let own = (!all).then_some(self.prompt.connection);
+                    self.server.lag(self.session, own, *time);
+                }
                 Step::Error => return true,
                 Step::Hang => {
                     self.flush();

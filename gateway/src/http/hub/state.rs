@@ -14,6 +14,10 @@ use super::{
 /// The most that is kept of an answer while it comes; the whole one comes with its end.
 const PARTIAL: usize = 1 << 20;
 
+/// How many prompts may come back before the CLI's reply tells which is a turn's own: more than a session has
+/// under way at once.
+const MAX_HEARD: usize = 64;
+
 /// How a turn of the HTTP face ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Ending {
@@ -41,14 +45,84 @@ pub(crate) struct Turn {
     pub(crate) user: UserId,
     /// The CLI's id of the prompt, once it is known.
     pub(crate) message: Option<String>,
-    /// The prompt came back as an event: from here on what is said is its answer.
-    heard: bool,
+    /// What was said to each prompt since the turn was asked for. Which is its own shows when its id is known: the
+    /// events of the turn before may come late, and the CLI's reply earlier or later than they.
+    heard: Vec<Answer>,
+}
+
+/// What was said from a prompt on until the session went idle.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct Answer {
+    /// The prompt's id.
+    message: String,
     /// The last whole message of the model.
     pub(crate) content: Option<String>,
     /// The model's and the CLI's account of what it took.
     pub(crate) usage: Map<String, Value>,
     /// The error that the session reported: its type and its words.
     pub(crate) error: Option<(String, String)>,
+    /// The session went idle; whether by an abort.
+    idle: Option<bool>,
+}
+
+impl Answer {
+    fn ending(&self, aborted: bool) -> Ending {
+        match &self.error {
+            _ if aborted => Ending::Aborted,
+            Some(_) => Ending::Failed,
+            None => Ending::Completed,
+        }
+    }
+
+    /// Adds up the numbers; of everything else the latest counts.
+    fn uses(&mut self, data: &Value) {
+        for (name, value) in data.as_object().into_iter().flatten() {
+            match (self.usage.get(name).and_then(Value::as_f64), value.as_f64()) {
+                (Some(before), Some(more)) if name.ends_with("okens") || name == "cost" => {
+                    let sum = before + more;
+                    let whole = sum.fract() == 0.0 && sum.abs() < 9e15;
+                    self.usage.insert(name.clone(), if whole { json!(sum as i64) } else { json!(sum) });
+                }
+                _ if value.is_object() || value.is_array() => {}
+                _ => drop(self.usage.insert(name.clone(), value.clone())),
+            }
+        }
+    }
+}
+
+impl Turn {
+    fn new(id: String, user: UserId) -> Self {
+        Self { id, user, message: None, heard: Vec::new() }
+    }
+
+    /// Whether its prompt came back with an error after it.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.message.is_some() && self.heard.iter().any(|answer| answer.error.is_some())
+    }
+
+    /// What was said to it.
+    pub(crate) fn into_answer(mut self) -> Answer {
+        self.heard.pop().unwrap_or_default()
+    }
+
+    /// A prompt came into the session: what is said from here on may be the answer.
+    fn hear(&mut self, message: &str) {
+        let own = self.message.as_deref().is_none_or(|own| own == message);
+        if own && self.heard.len() < MAX_HEARD {
+            self.heard.push(Answer { message: message.to_owned(), ..Answer::default() });
+        }
+    }
+
+    /// The CLI took its prompt under that id.
+    fn take(&mut self, message: String) {
+        self.heard.retain(|answer| answer.message == message);
+        self.message = Some(message);
+    }
+
+    /// The answers that may go on.
+    fn open(&mut self) -> impl Iterator<Item = &mut Answer> {
+        self.heard.iter_mut().filter(|answer| answer.idle.is_none())
+    }
 }
 
 /// Something that is to be done because of an event.
@@ -90,8 +164,14 @@ impl State {
 
     /// A turn is about to be asked for. There must be none.
     pub(crate) fn begin(&mut self, id: String, user: UserId) {
-        let (message, content, usage, error) = (None, None, Map::new(), None);
-        self.turn = Some(Turn { id, user, message, heard: false, content, usage, error });
+        self.turn = Some(Turn::new(id, user));
+    }
+
+    /// The CLI took the prompt of that turn under that id.
+    pub(crate) fn taken(&mut self, id: &str, message: String) -> Option<Effect> {
+        let turn = self.turn.as_mut().filter(|turn| turn.id == id)?;
+        turn.take(message);
+        self.settled()
     }
 
     /// Whether something runs in the session, as far as was heard.
@@ -115,7 +195,7 @@ impl State {
                 self.partial.clear();
                 self.running = true;
                 if let Some(turn) = &mut self.turn {
-                    turn.heard = true;
+                    turn.hear(text(&data(), "messageId"));
                 }
             }
             "session.start" | "session.resume" => {
@@ -124,7 +204,7 @@ impl State {
                 }
             }
             "assistant.message" => self.message(&data()),
-            "assistant.usage" => self.usage(data()),
+            "assistant.usage" => self.usage(&data()),
             "permission.requested" => return self.permission(&data()),
             "permission.completed" => self.requests.remove(text(&data(), "requestId")),
             "session.error" => return self.failed(&data()),
@@ -161,29 +241,18 @@ impl State {
 
     fn message(&mut self, data: &Value) {
         self.partial.clear();
-        if let Some(turn) = self.turn.as_mut().filter(|t| t.heard) {
-            let content = text(data, "content");
+        let content = text(data, "content");
+        for answer in self.turn.iter_mut().flat_map(Turn::open) {
             // A message that only calls tools says nothing.
-            if !content.is_empty() || turn.content.is_none() {
-                turn.content = Some(content.to_owned());
+            if !content.is_empty() || answer.content.is_none() {
+                answer.content = Some(content.to_owned());
             }
         }
     }
 
-    /// Adds up the numbers; of everything else the latest counts.
-    fn usage(&mut self, data: Value) {
-        let (Some(turn), Value::Object(data)) = (&mut self.turn, data) else { return };
-        for (name, value) in data {
-            match (turn.usage.get(&name).and_then(Value::as_f64), value.as_f64()) {
-                (Some(before), Some(more)) if name.ends_with("okens") || name == "cost" => {
-                    let sum = before + more;
-                    let whole = sum.fract() == 0.0 && sum.abs() < 9e15;
-                    turn.usage.insert(name, if whole { json!(sum as i64) } else { json!(sum) });
-                }
-                _ if value.is_object() || value.is_array() => {}
-                _ => drop(turn.usage.insert(name, value)),
-            }
-        }
+    fn usage(&mut self, data: &Value) {
+        let answers = self.turn.iter_mut().flat_map(Turn::open);
+        answers.for_each(|answer| answer.uses(data));
     }
 
     fn permission(&mut self, data: &Value) -> Option<Effect> {
@@ -197,29 +266,94 @@ impl State {
     fn failed(&mut self, data: &Value) -> Option<Effect> {
         let turn = self.turn.as_mut()?;
         let kind = text(data, "errorType");
-        turn.error = Some((kind.to_owned(), text(data, "message").to_owned()));
+        let error = (kind.to_owned(), text(data, "message").to_owned());
         if kind != "turn_indeterminate" {
+            turn.open().for_each(|answer| answer.error = Some(error.clone()));
             return None;
         }
         // Nothing else will be heard of it.
         self.running = false;
-        let turn = self.turn.take()?;
+        let mut turn = self.turn.take()?;
+        turn.heard.push(Answer { error: Some(error), ..turn.clone().into_answer() });
         Some(Effect::Ended(Box::new(turn), Ending::Indeterminate))
     }
 
     fn idle(&mut self, data: &Value) -> Option<Effect> {
         self.running = false;
-        // What is idle before the prompt was heard is the turn before.
-        let turn = self.turn.take_if(|turn| turn.heard || turn.error.is_some())?;
-        let how = match &turn.error {
-            _ if data["aborted"] == json!(true) => Ending::Aborted,
-            Some(_) => Ending::Failed,
-            None => Ending::Completed,
-        };
-        Some(Effect::Ended(Box::new(turn), how))
+        let aborted = data["aborted"] == json!(true);
+        self.turn.iter_mut().flat_map(Turn::open).for_each(|answer| answer.idle = Some(aborted));
+        self.settled()
+    }
+
+    /// The turn has ended once the session went idle after its own prompt.
+    fn settled(&mut self) -> Option<Effect> {
+        let turn = self.turn.as_ref().filter(|turn| turn.message.is_some())?;
+        let ending = turn.heard.iter().find_map(|answer| Some(answer.ending(answer.idle?)))?;
+        Some(Effect::Ended(Box::new(self.turn.take()?), ending))
     }
 }
 
 fn text<'a>(data: &'a Value, name: &str) -> &'a str {
     data.get(name).and_then(Value::as_str).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SOME: EventId = EventId { boot: 1, n: 1 };
+
+    /// A turn that is asked for.
+    fn asked() -> State {
+        let mut state = State::new(SOME);
+        state.begin("t".into(), "ada".parse().unwrap());
+        state
+    }
+
+    fn tell(state: &mut State, kind: &str, data: Value) -> Option<Effect> {
+        state.event(SOME, kind, data.to_string().as_bytes())
+    }
+
+    fn says(state: &mut State, prompt: &str, answer: &str) {
+        assert_eq!(tell(state, "user.message", json!({ "messageId": prompt })), None);
+        assert_eq!(tell(state, "assistant.message", json!({ "content": answer })), None);
+    }
+
+    fn ended(effect: Option<Effect>) -> (Option<String>, Ending) {
+        match effect {
+            Some(Effect::Ended(turn, how)) => (turn.into_answer().content, how),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_turn_before_is_another() {
+        let mut state = asked();
+        says(&mut state, "before", "theirs");
+        assert_eq!(state.taken("t", "own".into()), None);
+        assert_eq!(tell(&mut state, "session.error", json!({ "errorType": "query" })), None);
+        assert_eq!(tell(&mut state, "session.idle", json!({})), None);
+        says(&mut state, "own", "mine");
+        assert_eq!(
+            ended(tell(&mut state, "session.idle", json!({}))),
+            (Some("mine".into()), Ending::Completed)
+        );
+    }
+
+    #[test]
+    fn its_id_may_be_known_last() {
+        let mut state = asked();
+        says(&mut state, "before", "theirs");
+        assert_eq!(tell(&mut state, "session.idle", json!({ "aborted": true })), None);
+        says(&mut state, "own", "mine");
+        assert_eq!(tell(&mut state, "session.idle", json!({})), None);
+        assert_eq!(ended(state.taken("t", "own".into())), (Some("mine".into()), Ending::Completed));
+    }
+
+    #[test]
+    fn what_is_lost_ends_whatever_was_heard() {
+        let mut state = asked();
+        let (_, how) = ended(tell(&mut state, "session.error", json!({ "errorType": "turn_indeterminate" })));
+        assert_eq!(how, Ending::Indeterminate);
+    }
 }

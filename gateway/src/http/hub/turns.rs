@@ -8,7 +8,7 @@ use std::{
 use serde_json::{Map, Value, json};
 use tokio::{
     sync::watch,
-    time::{sleep, timeout},
+    time::{interval, sleep, timeout},
 };
 
 use jetway_config::UserId;
@@ -16,7 +16,7 @@ use jetway_config::UserId;
 use super::{
     Held, Hub,
     ring::EventId,
-    state::{Effect, Ending, Turn},
+    state::{Answer, Effect, Ending, Turn},
 };
 use crate::{
     http::{
@@ -29,6 +29,11 @@ use crate::{
 
 /// How long a session that reported an error may take to go idle, which ends the turn.
 const GRACE: Duration = Duration::from_secs(10);
+
+/// How often it is looked whether the session still has a turn, and how often it must have none before a turn counts
+/// as dropped: by somebody else's abort while its prompt waited in the CLI.
+const LOOK: Duration = Duration::from_secs(1);
+const QUIET_LOOKS: u32 = 3;
 
 /// How long a session that is to be removed may still work.
 const GRACEFUL: Duration = Duration::from_secs(30);
@@ -167,7 +172,7 @@ impl Hub {
 
     async fn steer(&self, face: &Face, ask: Ask) {
         let params = json!({ "prompt": ask.prompt, "mode": "immediate", "attachments": ask.attachments });
-        if let Err(fault) = self.call(face, "session.send", without_nulls(params)).await {
+        if let Err(fault) = self.prompt(face, &ask.user, params).await {
             self.tell(REFUSED, &json!({ "problem": fault.to_json() }));
         }
     }
@@ -191,14 +196,11 @@ impl Hub {
         }
         self.tell("jetway.turn_started", &json!({ "turn": handle.id, "user": ask.user }));
         let params = json!({ "prompt": ask.prompt, "attachments": ask.attachments });
-        match self.call(face, "session.send", without_nulls(params)).await {
+        match self.prompt(face, &ask.user, params).await {
             Ok(reply) => {
-                let message = reply["messageId"].as_str().map(str::to_owned);
-                self.with(|state| {
-                    if let Some(turn) = state.turn.as_mut().filter(|t| t.id == handle.id) {
-                        turn.message = message;
-                    }
-                });
+                let message = reply["messageId"].as_str().unwrap_or_default().to_owned();
+                let ended = self.with(|state| state.taken(&handle.id, message));
+                self.act(ended.into_iter().collect());
             }
             Err(fault) => {
                 let mut inner = self.lock();
@@ -229,6 +231,12 @@ impl Hub {
         let came = self.client.beside(&session, cloud::agent(&self.client, &session)).await;
         self.lock().pending = None;
         came.map_err(|refusal| Fault::from(refusal).with("turn", handle.id.as_str()))
+    }
+
+    /// Sends a prompt of one of the session's people.
+    async fn prompt(&self, face: &Face, user: &UserId, mut params: Value) -> Result<Value, Fault> {
+        params["sessionId"] = json!(self.id);
+        face.door.call_for(&self.client, Some(user), "session.send", &without_nulls(params)).await
     }
 
     async fn line_up(
@@ -264,16 +272,28 @@ impl Hub {
     async fn see_to_the_end(&self, handle: &Handle) {
         let mut done = handle.done.clone();
         let mut pulse = self.pulse.subscribe();
+        let (mut looks, mut quiet) = (interval(LOOK), 0);
         loop {
-            let failed =
-                self.with(|s| s.turn.as_ref().is_some_and(|t| t.id == handle.id && t.error.is_some()));
+            let failed = self.with(|s| s.turn.as_ref().is_some_and(|t| t.id == handle.id && t.has_failed()));
             let grace = async { if failed { sleep(GRACE).await } else { std::future::pending().await } };
             tokio::select! {
                 _ = done.wait_for(Option::is_some) => return,
                 _ = pulse.changed(), if !failed => {}
                 () = grace => return self.give_up(&handle.id, Ending::Failed),
+                _ = looks.tick() => {
+                    quiet = if self.runs() { 0 } else { quiet + 1 };
+                    if quiet == QUIET_LOOKS {
+                        return self.give_up(&handle.id, Ending::Aborted);
+                    }
+                }
             }
         }
+    }
+
+    /// Whether the session has a turn that has not ended, as the SDK port's side of Jetway sees it.
+    fn runs(&self) -> bool {
+        let session = self.client.core().registry.find(self.client.who(), &self.id);
+        session.is_some_and(|session| session.is_running())
     }
 
     /// Ends a turn whose end will not be heard of.
@@ -315,7 +335,8 @@ impl Hub {
     /// A turn ended: whoever waits hears of it.
     pub(super) fn ended(&self, turn: Turn, how: Ending) {
         let current = self.lock().current.take();
-        let Turn { id, user, message, content, usage, error, .. } = turn;
+        let (id, user, message) = (turn.id.clone(), turn.user.clone(), turn.message.clone());
+        let Answer { content, usage, error, .. } = turn.into_answer();
         let done = Done { turn: id, user, message, how, content, usage, error, ended: SystemTime::now() };
         self.tell(ENDED, &done.told());
         if let Some(current) = current {
