@@ -91,10 +91,10 @@ binaries:
 	@deploy/setup test
 	@cargo build --bins
 
-bench:               ## Jetway beside nginx, HAProxy and a plain splice
+bench:               ## Jetway beside nginx, HAProxy and a plain splice (ARGS="--only http": the HTTP port)
 	deploy/setup bench
 	cargo build --release --bins
-	target/release/bench
+	target/release/bench $(ARGS)
 
 fuzz:                ## Coverage-guided fuzzing of framing, scanner, envelope, catalogue (SECONDS=60 each)
 	deploy/setup fuzz

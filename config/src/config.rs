@@ -4,6 +4,7 @@ use crate::{
     admin::Admin,
     auth::Auth,
     error::{ConfigErrors, Problem},
+    http::Http,
     ids::TenantId,
     limits::Limits,
     listen::Listen,
@@ -23,6 +24,8 @@ use toml::Table;
 pub struct Config {
     /// Where Jetway listens.
     pub listen: Listen,
+    /// The HTTP port.
+    pub http: Http,
     /// The operator's side.
     pub admin: Admin,
     /// Who may call.
@@ -71,6 +74,7 @@ impl Config {
 
     fn read(root: &mut Section<'_>, running: Option<&Self>) -> Self {
         let listen = root.section("listen", Listen::read);
+        let http = root.section("http", Http::read);
         let admin = root.section("admin", Admin::read);
         let auth = root.section("auth", Auth::read);
         let tenants = root.section("tenants", Tenants::read);
@@ -97,7 +101,21 @@ impl Config {
         tenants.check(root, &limits);
         check_surfaces(root, &auth, &tenants, running.map_or(pool.mode, |running| running.pool.mode));
         let effective = Table::new();
-        Self { listen, admin, auth, tenants, pool, locks, directory, redis, drain, log, limits, effective }
+        Self {
+            listen,
+            http,
+            admin,
+            auth,
+            tenants,
+            pool,
+            locks,
+            directory,
+            redis,
+            drain,
+            log,
+            limits,
+            effective,
+        }
     }
 }
 

@@ -12,6 +12,7 @@ pub mod admin;
 pub mod auth;
 mod config;
 mod error;
+pub mod http;
 pub mod ids;
 pub mod jwt;
 pub mod keys;

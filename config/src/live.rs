@@ -5,6 +5,7 @@ use crate::{
     auth::Auth,
     config::{Config, Drain, Log},
     error::ConfigErrors,
+    http::Http,
     ids::TenantId,
     limits::Limits,
     listen::Listen,
@@ -48,6 +49,8 @@ impl Live {
 pub struct Fixed {
     /// Where Jetway listens.
     pub listen: Listen,
+    /// The HTTP port.
+    pub http: Http,
     /// Who may operate.
     pub admin: Admin,
     /// CLI servers.
@@ -67,9 +70,25 @@ pub struct Fixed {
 impl Config {
     /// Takes apart what holds for good and what can be replaced.
     pub fn split(self) -> (Fixed, Live) {
-        let Self { listen, admin, auth, tenants, pool, locks, directory, redis, drain, log, limits, .. } =
-            self;
-        (Fixed { listen, admin, pool, locks, directory, redis, drain, log }, Live { auth, tenants, limits })
+        let Self {
+            listen,
+            http,
+            admin,
+            auth,
+            tenants,
+            pool,
+            locks,
+            directory,
+            redis,
+            drain,
+            log,
+            limits,
+            ..
+        } = self;
+        (
+            Fixed { listen, http, admin, pool, locks, directory, redis, drain, log },
+            Live { auth, tenants, limits },
+        )
     }
 }
 

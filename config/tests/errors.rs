@@ -13,7 +13,7 @@ const CASES: &[Case] = &[
     (
         "colour = 1",
         &[],
-        "error: colour: unknown key; known here: listen, admin, auth, tenants, pool, locks, directory, redis, drain, log, limits",
+        "error: colour: unknown key; known here: listen, http, admin, auth, tenants, pool, locks, directory, redis, drain, log, limits",
     ),
     (
         r#"pool.process."memory budget" = '1GiB'
@@ -44,6 +44,16 @@ error: pool.process."memory budget": unknown key; did you mean `pool.process.mem
         "log.audit = 'stderr'",
         &[],
         r#"error: log.audit: "stderr" is not a place for audit lines; write "off", "stdout" or a path with a slash in it, such as "/var/log/jetway/audit.jsonl""#,
+    ),
+    (
+        "http.cors.origins = ['https://app.example.com', '*']",
+        &[],
+        r#"error: http.cors.origins[1]: "*" is not a page's origin as browsers write it; write scheme, host and, if it is not the usual one, port, in lower case, such as "https://app.example.com""#,
+    ),
+    (
+        "http.cors.credentials = true",
+        &[],
+        "error: http.cors.credentials: is true, and no origin may send any; name the pages in http.cors.origins, or remove it",
     ),
     (
         "locks.store = 'postgres'",

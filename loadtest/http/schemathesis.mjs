@@ -28,7 +28,7 @@ await main(async ({ http }) => {
     ...["--config-file", join(root, "loadtest/http/schemathesis.toml"), "run", `http://${http}/api/v1/openapi.json`],
     ...["--header", `Authorization: Bearer ${key}`, "--header", "Jetway-User: ada"],
     // A stream without an end, and no HTTP.
-    ...["--exclude-operation-id", "session_events", "--exclude-operation-id", "session_websocket"],
+    ...["--exclude-operation-id", "session_events", "--exclude-operation-id", "lifecycle_events", "--exclude-operation-id", "session_websocket"],
     ...process.argv.slice(2),
   ];
   const child = spawn(program, options, { cwd: tmpdir(), stdio: "inherit" });

@@ -16,6 +16,7 @@
 
 mod entry;
 mod error;
+mod news;
 mod page;
 mod redis;
 mod resolve;
@@ -24,6 +25,7 @@ mod stored;
 
 use jetway_config::{Identity, SessionId, UserId, stores};
 use std::time::Duration;
+use tokio::sync::broadcast;
 use tracing::info;
 
 pub use self::{
@@ -31,10 +33,11 @@ pub use self::{
         Entry, Key, Lifetime, Member, NAME_CHARS, Name, NameError, Place, Role, Status, UnixMs, Unknown, role,
     },
     error::{ChangeError, ClaimError, FenceError, ListError, MoveError, OpenError, StoreError},
+    news::{News, Told, What},
     page::{List, MAX_PAGE, Order, Page, Sort},
     resolve::{Resolution, SHOWN},
 };
-use self::{redis::Redis, resolve::Reference, sqlite::Sqlite};
+use self::{news::Teller, redis::Redis, resolve::Reference, sqlite::Sqlite};
 
 /// How many records of terminated sessions are kept of an owner: the latest.
 pub const MAX_RECORDS: usize = 1000;
@@ -61,6 +64,7 @@ const MAX_NUMBER: u64 = (1 << 53) - 1;
 #[derive(Debug)]
 pub struct Directory {
     store: Store,
+    teller: Teller,
 }
 
 #[derive(Debug)]
@@ -116,15 +120,18 @@ impl Directory {
     /// # Errors
     /// If the file cannot be had or is a later Jetway's; if Redis cannot be reached or may evict keys.
     pub async fn open(config: &stores::Directory, redis: &stores::Redis) -> Result<Self, OpenError> {
-        let store = match config.store {
+        let (store, teller) = match config.store {
             stores::DirectoryStore::Sqlite => {
                 let path = config.path.clone();
                 let open = tokio::task::spawn_blocking(move || Sqlite::open(&path));
-                Store::Sqlite(open.await.map_err(|_| StoreError::Closed)??)
+                (Store::Sqlite(open.await.map_err(|_| StoreError::Closed)??), Teller::here())
             }
-            stores::DirectoryStore::Redis => Store::Redis(Redis::open(redis).await?),
+            stores::DirectoryStore::Redis => {
+                let (teller, outgoing) = Teller::beyond();
+                (Store::Redis(Redis::open(redis, outgoing).await?), teller)
+            }
         };
-        let directory = Self { store };
+        let directory = Self { store, teller };
         let age = u64::try_from(ORPHANED_AFTER.as_millis()).unwrap_or(u64::MAX);
         let released = directory.release_orphans(UnixMs(UnixMs::now().0.saturating_sub(age))).await?;
         if released > 0 {
@@ -138,6 +145,20 @@ impl Directory {
         if let Store::Sqlite(store) = self.store {
             let _ = tokio::task::spawn_blocking(move || store.close()).await;
         }
+    }
+
+    /// What happens to sessions from now on, here and at all gateways that share the store.
+    pub fn listen(&self) -> broadcast::Receiver<Told> {
+        self.teller.listen()
+    }
+
+    /// Tells those who listen what has happened to a session beside what is changed here.
+    pub fn tell(&self, what: What, key: &Key) {
+        self.tell_to(what, key, None);
+    }
+
+    fn tell_to(&self, what: What, key: &Key, to: Option<Vec<UserId>>) {
+        self.teller.tell(News { what, keys: vec![key.clone()], to });
     }
 
     /// Gives the owner the id: the session that it stands for already, or a new, unconfirmed one.
@@ -157,7 +178,9 @@ impl Directory {
     /// # Errors
     /// [`ChangeError::NotFound`] if the claim was given up meanwhile ([`ORPHANED_AFTER`]).
     pub async fn confirm(&self, key: &Key, at: UnixMs) -> Result<(), ChangeError> {
-        self.change(key, Change::Confirm, at).await
+        self.change(key, Change::Confirm, at).await?;
+        self.tell(What::Created, key);
+        Ok(())
     }
 
     /// The CLI server has not made the session: gives up one claim, and with the last of them the id, unless
@@ -231,6 +254,7 @@ impl Directory {
     pub async fn touch(&self, keys: &[Key], at: UnixMs) -> Result<(), StoreError> {
         for batch in keys.chunks(BATCH) {
             either!(self.touch(batch.to_vec(), sane(at)))?;
+            self.teller.tell(News { what: What::Updated, keys: batch.to_vec(), to: None });
         }
         Ok(())
     }
@@ -250,7 +274,21 @@ impl Directory {
     ) -> Result<(), ChangeError> {
         let reason = reason.filter(|r| !r.is_empty());
         let cut = |reason: &str| reason[..reason.floor_char_boundary(REASON_BYTES)].to_owned();
-        self.change(key, Change::Status(status, reason.map(cut)), at).await
+        // Its record has no members any more.
+        let people = if status == Status::Terminated { self.people(key).await? } else { None };
+        self.change(key, Change::Status(status, reason.map(cut)), at).await?;
+        match status {
+            Status::Terminated => self.tell_to(What::Deleted, key, people),
+            _ => self.tell(What::Updated, key),
+        }
+        Ok(())
+    }
+
+    /// Who takes part in a session.
+    async fn people(&self, key: &Key) -> Result<Option<Vec<UserId>>, StoreError> {
+        let entry = self.find(&key.owner, &key.id).await?;
+        let members = |entry: Entry| entry.members.into_iter().map(|m| m.user);
+        Ok(entry.map(|entry| std::iter::once(key.owner.user.clone()).chain(members(entry)).collect()))
     }
 
     /// What people call the session.
@@ -258,7 +296,27 @@ impl Directory {
     /// # Errors
     /// If there is no such session.
     pub async fn rename(&self, key: &Key, name: Option<&Name>, at: UnixMs) -> Result<(), ChangeError> {
-        self.change(key, Change::Name(name.cloned()), at).await
+        self.change(key, Change::Name(name.cloned()), at).await?;
+        self.tell(What::Updated, key);
+        Ok(())
+    }
+
+    /// How a session that is claimed and not made yet is called, and with whom it is shared: nobody else has heard
+    /// of it.
+    ///
+    /// # Errors
+    /// As [`rename`](Self::rename) and [`set_members`](Self::set_members).
+    pub async fn prepare(
+        &self,
+        key: &Key,
+        name: Option<&Name>,
+        members: &[Member],
+        at: UnixMs,
+    ) -> Result<(), ChangeError> {
+        if name.is_some() {
+            self.change(key, Change::Name(name.cloned()), at).await?;
+        }
+        if members.is_empty() { Ok(()) } else { self.share(key, members, at).await }
     }
 
     /// Shares the session with these too, or gives them these roles. The owner stays the owner.
@@ -266,6 +324,15 @@ impl Directory {
     /// # Errors
     /// If there is no such session, or it would have too many members: then nobody is added.
     pub async fn set_members(&self, key: &Key, members: &[Member], at: UnixMs) -> Result<(), ChangeError> {
+        let before = self.people(key).await?.unwrap_or_default();
+        self.share(key, members, at).await?;
+        let new = members.iter().map(|m| m.user.clone()).filter(|user| !before.contains(user)).collect();
+        self.tell_to(What::Created, key, Some(new));
+        self.tell_to(What::Updated, key, Some(before));
+        Ok(())
+    }
+
+    async fn share(&self, key: &Key, members: &[Member], at: UnixMs) -> Result<(), ChangeError> {
         let mut each: Vec<Member> = Vec::new();
         for member in members.iter().filter(|m| m.user != key.owner.user) {
             // The last word on somebody counts; no more are looked at than can be added.
@@ -285,7 +352,10 @@ impl Directory {
     /// # Errors
     /// If there is no such session, or no such member.
     pub async fn remove_member(&self, key: &Key, user: &UserId, at: UnixMs) -> Result<(), ChangeError> {
-        self.change(key, Change::Unshare(user.clone()), at).await
+        self.change(key, Change::Unshare(user.clone()), at).await?;
+        self.tell_to(What::Deleted, key, Some(vec![user.clone()]));
+        self.tell(What::Updated, key);
+        Ok(())
     }
 
     /// Removes the entry, of whatever status, and all trace of it. Whether there was one.

@@ -232,34 +232,9 @@ pub(super) async fn rewind(
     face.about(&entry, "session.history.rewind", params).await.map(JsonBody)
 }
 
-/// Which session a terminal shows: none, since CLI servers behind Jetway have no terminal.
-#[utoipa::path(
-    get, path = "/foreground", operation_id = "get_foreground", tag = "sessions",
-    responses((status = 200, description = "Never; it is a 501", body = Object)),
-)]
-pub(super) async fn foreground(_caller: Caller) -> Fault {
-    no_terminal()
-}
-
-/// Have a terminal show a session: no CLI server behind Jetway has one.
-#[utoipa::path(
-    put, path = "/foreground", operation_id = "set_foreground", tag = "sessions",
-    responses((status = 204, description = "Never; it is a 501")),
-)]
-pub(super) async fn set_foreground(_caller: Caller) -> Fault {
-    no_terminal()
-}
-
-fn no_terminal() -> Fault {
-    Fault::new(
-        Kind::NotImplemented,
-        "CLI servers behind Jetway run without a terminal: none of their sessions is shown",
-    )
-}
-
 impl Face {
     /// Asks a session's CLI server something about it.
-    async fn about(
+    pub(super) async fn about(
         self: &Arc<Self>,
         entry: &Entry,
         method: &'static str,

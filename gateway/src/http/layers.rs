@@ -1,23 +1,26 @@
 //! What every HTTP request goes through before its handler: the whole order, in one function.
 
-use std::{any::Any, iter::once, sync::Arc};
+use std::{any::Any, iter::once, sync::Arc, time::Duration};
 
 use axum::{
     Router,
     body::Body,
     extract::{MatchedPath, Request},
-    http::{HeaderName, HeaderValue, Response, header},
+    http::{HeaderName, HeaderValue, Method, Response, header},
     response::IntoResponse as _,
 };
 use tower::ServiceBuilder;
 use tower_http::{
     catch_panic::CatchPanicLayer,
     compression::CompressionLayer,
+    cors::CorsLayer,
     request_id::{MakeRequestId, PropagateRequestIdLayer, RequestId, SetRequestIdLayer},
     sensitive_headers::SetSensitiveRequestHeadersLayer,
     trace::{DefaultOnResponse, TraceLayer},
 };
 use tracing::{Level, Span, error, info_span};
+
+use jetway_config::http::Cors;
 
 use super::{
     Face,
@@ -25,6 +28,8 @@ use super::{
 };
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// How long a browser need not ask again: what is allowed changes with a restart only.
+const PREFLIGHT: Duration = Duration::from_secs(600);
 /// The longest request id that is taken over from a caller.
 const REQUEST_ID_BYTES: usize = 64;
 
@@ -42,6 +47,8 @@ pub(super) fn around(router: Router<Arc<Face>>, face: &Arc<Face>) -> Router {
                 .on_response(DefaultOnResponse::new().level(Level::DEBUG)),
         )
         .layer(PropagateRequestIdLayer::new(REQUEST_ID))
+        // Before anybody is asked who they are: browsers ask without saying.
+        .option_layer(cors(&face.core.config.http.cors))
         // Leaves streams of events as they are, so that each goes out when it comes.
         .layer(CompressionLayer::new())
         // Innermost: its answer goes the way of every other.
@@ -55,6 +62,31 @@ pub(super) fn around(router: Router<Arc<Face>>, face: &Arc<Face>) -> Router {
         })
         .layer(layers)
         .with_state(face.clone())
+}
+
+/// What pages of other origins may send and see, if any may.
+fn cors(config: &Cors) -> Option<CorsLayer> {
+    let origins: Vec<_> =
+        config.origins.iter().filter_map(|o| HeaderValue::from_str(o.as_str()).ok()).collect();
+    let layer = CorsLayer::new()
+        .allow_methods([Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE])
+        .allow_headers([
+            header::AUTHORIZATION,
+            header::CONTENT_TYPE,
+            HeaderName::from_static("jetway-user"),
+            HeaderName::from_static("idempotency-key"),
+            HeaderName::from_static("last-event-id"),
+            REQUEST_ID,
+        ])
+        .expose_headers([
+            header::LOCATION,
+            header::RETRY_AFTER,
+            HeaderName::from_static("idempotency-replayed"),
+            REQUEST_ID,
+        ])
+        .allow_credentials(config.credentials)
+        .max_age(PREFLIGHT);
+    (!origins.is_empty()).then(|| layer.allow_origin(origins))
 }
 
 /// Takes away what is no sensible request id, so that a new one is made.

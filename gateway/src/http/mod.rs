@@ -9,10 +9,12 @@ mod create;
 mod door;
 mod events;
 pub(crate) mod fault;
+mod foreground;
 mod history;
 mod hub;
 mod idempotency;
 mod layers;
+mod lifecycle;
 mod lookup;
 mod members;
 mod messages;
@@ -36,6 +38,7 @@ use self::{
     door::Door,
     hub::hubs::{self, Hubs},
     idempotency::Keys,
+    lifecycle::Lifecycles,
 };
 use crate::app::Core;
 
@@ -44,6 +47,7 @@ pub(crate) struct Face {
     core: Arc<Core>,
     door: Door,
     hubs: Hubs,
+    lifecycles: Lifecycles,
     keys: Keys,
     /// The OpenAPI document.
     contract: Bytes,
@@ -56,10 +60,12 @@ pub(crate) async fn serve(core: Arc<Core>, listener: TcpListener) -> io::Result<
         core: core.clone(),
         door: Door::new(),
         hubs: Hubs::new(),
+        lifecycles: Lifecycles::new(),
         keys: Keys::default(),
         contract: contract::complete(contract),
     });
     core.tracker.spawn(hubs::watch(face.clone()));
+    core.tracker.spawn(lifecycle::follow(face.clone()));
     serve::accept(core, listener, layers::around(router, &face)).await
 }
 
@@ -71,12 +77,13 @@ fn router() -> OpenApiRouter<Arc<Face>> {
         .routes(routes!(messages::send, history::read))
         .routes(routes!(messages::abort))
         .routes(routes!(events::subscribe))
+        .routes(routes!(lifecycle::subscribe))
         .routes(routes!(history::export))
         .routes(routes!(history::fork))
         .routes(routes!(history::compact))
         .routes(routes!(history::rewind_points))
         .routes(routes!(history::rewind))
-        .routes(routes!(history::foreground, history::set_foreground))
+        .routes(routes!(foreground::read, foreground::show))
         .routes(routes!(requests::list))
         .routes(routes!(requests::answer))
         .routes(routes!(members::put, members::remove))

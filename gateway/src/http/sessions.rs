@@ -21,7 +21,7 @@ use super::{
     query::Query,
     view::{Base, View},
 };
-use crate::directory::{Entry, List, ListError, MAX_PAGE, Name, Order, Role, Sort, Status, UnixMs};
+use crate::directory::{Entry, List, ListError, MAX_PAGE, Name, Order, Role, Sort, Status, UnixMs, What};
 
 /// Which sessions, in which order.
 #[derive(Debug, Default, Deserialize, IntoParams)]
@@ -229,6 +229,7 @@ impl Face {
         }
         let note = profile.note();
         self.core.directory.set_note(&entry.key, Some(&note), UnixMs::now()).await.map_err(unchanged)?;
+        self.core.directory.tell(What::Updated, &entry.key);
         hub.set_profile(profile);
         if told_again { hub.attach_again(self).await } else { Ok(()) }
     }

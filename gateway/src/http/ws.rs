@@ -18,6 +18,8 @@ use serde_json::{Map, Value, json};
 use tokio::time::{Instant, interval, timeout};
 use utoipa::IntoParams;
 
+use jetway_config::http::Cors;
+
 use super::{
     Face, body,
     caller::Admitted,
@@ -81,7 +83,7 @@ pub(super) async fn connect(
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response, Fault> {
     let upgrade = upgrade.map_err(|e| Fault::new(Kind::Malformed, format!("Expected a WebSocket: {e}")))?;
-    same_origin(&uri, &headers)?;
+    may_be_of(&face.core.config.http.cors, &uri, &headers)?;
     let entry = face.find_live(&caller.who, &reference, Role::Viewer).await?;
     let place = match &from.last_event_id {
         Some(id) => events::place_of(id),
@@ -104,13 +106,14 @@ pub(super) async fn connect(
         .on_upgrade(move |socket| tracker.track_future(conversation.hold(socket, subscription))))
 }
 
-/// A page of another site must not talk here in the name of whoever looks at it.
-fn same_origin(uri: &Uri, headers: &HeaderMap) -> Result<(), Fault> {
+/// A page of another site must not talk here in the name of whoever looks at it, unless it may.
+fn may_be_of(cors: &Cors, uri: &Uri, headers: &HeaderMap) -> Result<(), Fault> {
     let Some(origin) = headers.get(header::ORIGIN) else { return Ok(()) };
     let host =
         headers.get(header::HOST).and_then(|h| h.to_str().ok()).or(uri.authority().map(|a| a.as_str()));
-    let origin = origin.to_str().ok().and_then(|o| o.split_once("://")).map(|(_, host)| host);
-    if origin.is_some() && origin == host {
+    let origin = origin.to_str().ok();
+    let name = origin.and_then(|o| o.split_once("://")).map(|(_, host)| host);
+    if (name.is_some() && name == host) || origin.is_some_and(|origin| cors.allows(origin)) {
         return Ok(());
     }
     Err(Fault::new(Kind::Forbidden, "WebSockets are not for pages of another origin"))

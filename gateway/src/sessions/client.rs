@@ -232,7 +232,12 @@ impl Client {
 
     /// Whether the caller takes part in a session of that name on the leg's server.
     pub(crate) fn knows(&self, id: &str, leg: &Leg) -> bool {
-        self.registry().knows(self.who(), id, leg.server().id())
+        self.known(id, leg).is_some()
+    }
+
+    /// The session of that name on the leg's server, if the caller takes part in it.
+    pub(crate) fn known(&self, id: &str, leg: &Leg) -> Option<Arc<Session>> {
+        self.registry().known(self.who(), id, leg.server().id())
     }
 
     /// The leg's server made a session for the caller, under a name of its own choice; in the cloud, if it was made

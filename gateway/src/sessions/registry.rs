@@ -51,6 +51,8 @@ pub(crate) struct Session {
     /// Somebody takes part no more, or a connection left while a turn runs.
     left: AtomicBool,
     pub(super) agent: Agent,
+    /// Whether a terminal shows it, once that was heard of.
+    shown: Mutex<Option<bool>>,
     counters: Arc<Counters>,
 }
 
@@ -152,9 +154,9 @@ impl Registry {
         tables.by_member.get(&key).filter(|s| s.role_of(who).is_some()).cloned()
     }
 
-    /// Whether the caller takes part in a session of that name on that server. On another server it is another session.
-    pub(crate) fn knows(&self, who: &Identity, id: &str, server: &ServerId) -> bool {
-        id.parse().is_ok_and(|id| self.find(who, &id).is_some_and(|session| session.server() == *server))
+    /// The session of that name on that server, if the caller takes part in it. On another server it is another one.
+    pub(crate) fn known(&self, who: &Identity, id: &str, server: &ServerId) -> Option<Arc<Session>> {
+        self.find(who, &id.parse().ok()?).filter(|session| session.server() == *server)
     }
 
     /// Has at hand what the directory says of a session, for `who`, who was found to take part in it.
@@ -185,6 +187,7 @@ impl Registry {
                 silent: AtomicBool::new(false),
                 left: AtomicBool::new(false),
                 agent: Agent::of(entry),
+                shown: Mutex::default(),
                 counters: self.counters.clone(),
             })
         });
@@ -430,6 +433,13 @@ impl Session {
     /// See [`Session::placing`].
     pub(crate) fn placing(&self) -> Arc<tokio::sync::Mutex<()>> {
         self.placing.clone()
+    }
+
+    /// A CLI server tells, to each of its connections, that a terminal shows it or does not. Returns whether that is
+    /// new.
+    pub(crate) fn shows(&self, shown: bool) -> bool {
+        let mut known = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
+        known.replace(shown) != Some(shown)
     }
 
     /// Somebody uses it.

@@ -28,6 +28,7 @@ use super::{
     turn::Outcome,
 };
 use crate::{
+    directory::What,
     metrics,
     net::{chunk, writer::Backlog},
     policy::filter,
@@ -226,12 +227,30 @@ fn may_see(leg: &Arc<Leg>, client: &Client, method: &str, params: Option<Value<'
     };
     let turn = match params {
         Some(params) if method == event::SESSION_EVENT => event::turn_of(params),
+        Some(params) if method == event::SESSION_LIFECYCLE => {
+            note_shown(leg, client, &id, params);
+            Turn::Other
+        }
         _ => Turn::Other,
     };
     let message = || event::message_of(params?);
     follows(leg, client, &id, turn, message)
         || leg.exclusive()
         || (method == event::SESSION_LIFECYCLE && client.knows(&id, leg))
+}
+
+/// What only a CLI server with a terminal knows of a session is told on the HTTP port as well.
+fn note_shown(leg: &Leg, client: &Client, id: &str, params: Value<'_>) {
+    let (what, shown) = match params.get("type").and_then(Value::as_str).as_deref() {
+        Some("session.foreground") => (What::Foreground, true),
+        Some("session.background") => (What::Background, false),
+        _ => return,
+    };
+    if let Some(session) = client.known(id, leg)
+        && session.shows(shown)
+    {
+        client.core().directory.tell(what, &session.key);
+    }
 }
 
 fn on_reply(

@@ -95,11 +95,8 @@ async fn claim(
     let claimed = (!known).then(|| Claimed::new(key.clone(), call.client.clone()));
     let mut entry = claim.entry;
     if claim.fresh {
-        if let Some(name) = &wish.name {
-            core.directory.rename(&key, Some(name), now).await.map_err(changed)?;
-        }
+        core.directory.prepare(&key, wish.name.as_ref(), &wish.members, now).await.map_err(changed)?;
         if !wish.members.is_empty() {
-            core.directory.set_members(&key, &wish.members, now).await.map_err(changed)?;
             core.audit.shared(&key.owner, &key.id, &wish.members);
             entry.members = wish.members;
             entry.members.retain(|m| m.user != key.owner.user);

@@ -198,7 +198,8 @@ pub fn deltas(events: &[Event]) -> String {
 
 fn parse(block: &str) -> Option<Event> {
     let field = |name: &str| block.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
-    let (id, kind) = (field("id")?, field("event")?);
+    // What is no event of anything, as why the stream ends, has no id.
+    let (id, kind) = (field("id").unwrap_or_default(), field("event")?);
     let data = serde_json::from_str(field("data").unwrap_or("null")).unwrap();
     Some(Event { id: id.to_owned(), kind: kind.to_owned(), data })
 }

@@ -5,8 +5,11 @@ mod common;
 
 mod chat;
 mod contract;
+mod cors;
 mod history;
+mod lifecycle;
 mod sessions;
+mod standing;
 mod turns;
 mod websocket;
 

@@ -13,9 +13,9 @@ use crate::{
     gateway,
 };
 
-type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
+pub type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
-async fn open(
+pub async fn open(
     gateway: &Gateway,
     user: &str,
     session: &str,

@@ -66,6 +66,7 @@ pub fn goals(samples: &Samples) -> Vec<Goal> {
         goal("turns, CPU ÷ HAProxy's", ratio(Measure::TurnsCpu, Kind::Haproxy), 1.0),
         goal("turns, a write for each delta, CPU ÷ HAProxy's", ratio(Measure::PacedCpu, Kind::Haproxy), 1.0),
         goal("stream, CPU ÷ HAProxy's", ratio(Measure::StreamCpu, Kind::Haproxy), 1.0),
+        goal("HTTP, CPU ÷ HAProxy's", ratio(Measure::HttpCpu, Kind::Haproxy), 1.3),
         goal("KiB per idle connection", jetway(Measure::IdleConnection), 3.3),
         goal("KiB per idle connection with session and leg", jetway(Measure::IdleSession), 6.6),
         goal("RSS MiB under load", jetway(Measure::LoadRss), 10.0),

@@ -46,13 +46,19 @@ pub enum Measure {
     IdleSession,
     /// Resident MiB, 64 connections in the middle of turns.
     LoadRss,
+    /// CPU seconds for 100,000 requests over HTTP, 64 connections, 1 KiB of JSON in answer.
+    HttpCpu,
+    /// Requests a second.
+    HttpOps,
+    /// Median request, microseconds.
+    HttpP50,
     /// Median `client.ping` of the official SDK, milliseconds.
     SdkPing,
 }
 
 impl Measure {
     /// All of them.
-    pub const ALL: [Measure; 19] = {
+    pub const ALL: [Measure; 22] = {
         use Measure::*;
         [
             Ping1P50,
@@ -73,6 +79,9 @@ impl Measure {
             IdleConnection,
             IdleSession,
             LoadRss,
+            HttpCpu,
+            HttpOps,
+            HttpP50,
             SdkPing,
         ]
     };
@@ -99,6 +108,9 @@ impl Measure {
             Measure::IdleConnection => "KiB per idle connection (PSS)",
             Measure::IdleSession => "… with a session",
             Measure::LoadRss => "RSS MiB, 64 connections in turns",
+            Measure::HttpCpu => "HTTP, 64 connections, CPU s / 100k requests",
+            Measure::HttpOps => "… requests/s",
+            Measure::HttpP50 => "… p50 µs",
             Measure::SdkPing => "SDK ping, ms",
         }
     }

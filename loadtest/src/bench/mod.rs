@@ -11,6 +11,7 @@
 //!   with the CLI's broadcasts it would have fewer frames to carry than its peers.
 
 pub mod goals;
+pub mod http;
 pub mod load;
 pub mod machine;
 pub mod measure;

@@ -108,16 +108,21 @@ pub fn start(kind: Kind, places: &Places, servers: &[SocketAddr]) -> io::Result<
 }
 
 fn splice(places: &Places, listen: SocketAddr, servers: &[SocketAddr]) -> io::Result<Command> {
+    Ok(splice_to(places, listen, servers))
+}
+
+/// The command that runs the plain copy.
+#[must_use]
+pub fn splice_to(places: &Places, listen: SocketAddr, servers: &[SocketAddr]) -> Command {
     let mut command = Command::new(places.bin.join("bench"));
     command.args(["splice", "--listen", &listen.to_string()]);
     for server in servers {
         command.args(["--to", &server.to_string()]);
     }
-    Ok(command)
+    command
 }
 
 fn nginx(places: &Places, listen: SocketAddr, servers: &[SocketAddr]) -> io::Result<Command> {
-    let program = program("nginx")?;
     if !places.nginx_stream.is_file() {
         let path = places.nginx_stream.display();
         return Err(io::Error::other(format!(
@@ -125,23 +130,48 @@ fn nginx(places: &Places, listen: SocketAddr, servers: &[SocketAddr]) -> io::Res
         )));
     }
     let list: String = servers.iter().map(|s| format!("        server {s};\n")).collect();
+    let module = places.nginx_stream.display().to_string();
+    nginx_with(places, "nginx.conf", listen, &[("SERVERS", &list), ("MODULE", &module)])
+}
+
+/// The command that runs nginx on a template.
+///
+/// # Errors
+/// When it is not installed.
+pub fn nginx_with(
+    places: &Places,
+    template: &str,
+    listen: SocketAddr,
+    values: &[(&str, &str)],
+) -> io::Result<Command> {
+    let program = program("nginx")?;
     let user = nix::unistd::User::from_uid(nix::unistd::getuid())?.map_or("nobody".into(), |user| user.name);
-    let values = [
-        ("LISTEN", listen.to_string()),
-        ("SERVERS", list),
-        ("USER", user),
-        ("MODULE", places.nginx_stream.display().to_string()),
-    ];
-    let config = places.fill("nginx.conf", &values.each_ref().map(|(k, v)| (*k, v.as_str())))?;
+    let listen = listen.to_string();
+    let values = [values, &[("LISTEN", listen.as_str()), ("USER", user.as_str())]].concat();
+    let config = places.fill(template, &values)?;
     let mut command = Command::new(program);
     command.arg("-p").arg(&places.dir).arg("-c").arg(config).arg("-e").arg(places.dir.join("nginx.err"));
     Ok(command)
 }
 
 fn haproxy(places: &Places, listen: SocketAddr, servers: &[SocketAddr]) -> io::Result<Command> {
-    let program = program("haproxy")?;
     let list: String = servers.iter().enumerate().map(|(i, s)| format!("    server s{i} {s}\n")).collect();
-    let config = places.fill("haproxy.cfg", &[("LISTEN", &listen.to_string()), ("SERVERS", &list)])?;
+    haproxy_with(places, "haproxy.cfg", listen, &[("SERVERS", &list)])
+}
+
+/// The command that runs HAProxy on a template.
+///
+/// # Errors
+/// When it is not installed.
+pub fn haproxy_with(
+    places: &Places,
+    template: &str,
+    listen: SocketAddr,
+    values: &[(&str, &str)],
+) -> io::Result<Command> {
+    let program = program("haproxy")?;
+    let listen = listen.to_string();
+    let config = places.fill(template, &[values, &[("LISTEN", listen.as_str())]].concat())?;
     let mut command = Command::new(program);
     command.args(["-db", "-f"]).arg(config);
     Ok(command)

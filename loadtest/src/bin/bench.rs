@@ -10,7 +10,7 @@ use std::{
 
 use clap::{Parser, Subcommand, ValueEnum};
 use jetway_loadtest::bench::{
-    FRAME, goals,
+    FRAME, goals, http,
     measure::Samples,
     peers::{self, Kind, Places, Target},
     phases::{self, Scale},
@@ -64,6 +64,12 @@ enum Sub {
         #[arg(long, required = true)]
         to: Vec<SocketAddr>,
     },
+    /// What the HTTP proxies stand before.
+    Upstream {
+        /// Where to listen.
+        #[arg(long)]
+        listen: SocketAddr,
+    },
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -72,6 +78,7 @@ enum Part {
     Turns,
     Stream,
     Idle,
+    Http,
     Sdk,
 }
 
@@ -88,6 +95,7 @@ fn main() -> ExitCode {
     let args = Args::parse();
     let done = match args.command {
         Some(Sub::Splice { listen, to }) => splice::run(listen, to),
+        Some(Sub::Upstream { listen }) => http::upstream(listen),
         None => bench(&args),
     };
     match done {
@@ -163,10 +171,10 @@ impl Run<'_> {
         let mut stub = Command::new(self.places.bin.join("stub-cli"));
         stub.args(["--no-lifecycle", "--forget", "--servers", &self.args.servers.to_string()]);
         let (_stub, servers) = Process::start_cli(&mut stub, self.args.servers)?;
-        let mut targets = self.start(&servers);
         let loaded = [Part::Ping, Part::Turns, Part::Stream].map(|part| self.wants(part));
-        for round in 0..self.rounds() {
-            if loaded.contains(&true) {
+        if loaded.contains(&true) || self.wants(Part::Idle) {
+            let mut targets = self.start(&servers);
+            for round in 0..if loaded.contains(&true) { self.rounds() } else { 0 } {
                 eprintln!("round {} of {}", round + 1, self.rounds());
                 for at in 0..targets.len() {
                     let target = &targets[(at + round) % targets.len()];
@@ -174,10 +182,13 @@ impl Run<'_> {
                     done.map_err(|error| io::Error::other(format!("{}: {error}", kind.name())))?;
                 }
             }
+            let kinds: Vec<Kind> = targets.drain(..).map(|target| target.kind).collect();
+            if self.wants(Part::Idle) {
+                self.memory(&kinds, &servers).await?;
+            }
         }
-        let kinds: Vec<Kind> = targets.drain(..).map(|target| target.kind).collect();
-        if self.wants(Part::Idle) {
-            self.memory(&kinds, &servers).await?;
+        if self.wants(Part::Http) {
+            self.http(&servers).await?;
         }
         if self.wants(Part::Sdk) {
             self.sdk();
@@ -185,13 +196,37 @@ impl Run<'_> {
         Ok(())
     }
 
-    fn start(&mut self, servers: &[SocketAddr]) -> Vec<Target> {
+    /// Those that are to be measured.
+    fn kinds(&self) -> impl Iterator<Item = Kind> + use<> {
         let names = [Name::Direct, Name::Splice, Name::Nginx, Name::Haproxy, Name::Jetway];
+        let wanted = self.args.target.clone();
+        let named = Kind::ALL.into_iter().zip(names);
+        named.filter(move |(_, name)| wanted.is_empty() || wanted.contains(name)).map(|(kind, _)| kind)
+    }
+
+    async fn http(&mut self, servers: &[SocketAddr]) -> io::Result<()> {
+        let (_upstream, upstream) = http::start_upstream(&self.places)?;
         let mut targets = Vec::new();
-        for (kind, name) in Kind::ALL.into_iter().zip(names) {
-            if !self.args.target.is_empty() && !self.args.target.contains(&name) {
-                continue;
+        for kind in self.kinds() {
+            match http::start(kind, &self.places, upstream, servers).await {
+                Ok(target) => targets.push(target),
+                Err(error) => self.skip(&format!("HTTP, {}", kind.name()), &error),
             }
+        }
+        for round in 0..self.rounds() {
+            eprintln!("HTTP, round {}", round + 1);
+            for at in 0..targets.len() {
+                let target = &targets[(at + round) % targets.len()];
+                let done = http::requests(target, self.scale.phase, &mut self.samples).await;
+                done.map_err(|error| io::Error::other(format!("HTTP, {}: {error}", target.kind.name())))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn start(&mut self, servers: &[SocketAddr]) -> Vec<Target> {
+        let mut targets = Vec::new();
+        for kind in self.kinds() {
             match peers::start(kind, &self.places, servers) {
                 Ok(target) => targets.push(target),
                 Err(error) => self.skip(kind.name(), &error),

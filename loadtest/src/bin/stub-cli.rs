@@ -95,6 +95,7 @@ async fn run(args: &Args) -> std::io::Result<()> {
         store: home.map(|home| Store::dir(home.as_ref())),
         ledger: args.ledger.as_deref().map_or_else(|| Ok(Ledger::in_memory()), Ledger::to_file)?,
         announce: !args.no_lifecycle,
+        terminal: false,
         record: false,
         cloud: args.cloud.map(Duration::from_millis),
         exit_on_crash: !args.survive,

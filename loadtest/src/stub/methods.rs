@@ -81,6 +81,8 @@ impl<'a> Call<'a> {
                 .map_or_else(|| b"{}".to_vec(), |id| object("sessionId", id))),
             "session.tools.handlePendingToolCall" => self.answer_pending(false),
             "session.permissions.handlePendingPermissionRequest" => self.answer_pending(true),
+            "session.getForeground" => Ok(self.shown()),
+            "session.setForeground" => self.show(),
             "connect" => self.connect(),
             "runtime.shutdown" => {
                 self.server.crash();
@@ -96,8 +98,6 @@ impl<'a> Call<'a> {
             "status.get" => br#"{"version":"1.0.85","protocolVersion":3}"#,
             "auth.getStatus" => br#"{"isAuthenticated":false,"statusMessage":"Not authenticated"}"#,
             "models.list" => MODELS,
-            "session.getForeground" => b"{}",
-            "session.setForeground" => br#"{"success":false,"error":"Not running in TUI+server mode"}"#,
             "session.eventLog.registerInterest" => self.live(br#"{"handle":"interest-1"}"#)?,
             "session.options.update" => self.live(br#"{"success":true,"pluginHookCount":0}"#)?,
             "session.model.switchTo" => {
@@ -411,6 +411,25 @@ impl<'a> Call<'a> {
                 Session::new(id.to_owned(), start, history).write_metadata(out);
             }
         }
+    }
+
+    fn shown(&self) -> Vec<u8> {
+        let shown = self.server.shown.as_ref().and_then(|shown| shown.borrow().clone());
+        shown.map_or_else(|| b"{}".to_vec(), |id| object("sessionId", &id))
+    }
+
+    fn show(&self) -> Outcome {
+        let Some(shown) = &self.server.shown else {
+            return Ok(br#"{"success":false,"error":"Not running in TUI+server mode"}"#.into());
+        };
+        let session = self.session()?;
+        let before = shown.replace(Some(session.id.clone()));
+        if let Some(before) = before.and_then(|id| self.server.session(&id)) {
+            self.server.announce("session.background", &before);
+        }
+        self.server.announce("session.foreground", &session);
+        self.server.flush_all();
+        Ok(SUCCESS.into())
     }
 
     fn answer_pending(&self, permission: bool) -> Outcome {

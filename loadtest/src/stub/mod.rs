@@ -93,6 +93,8 @@ pub struct Options {
     pub ledger: Ledger,
     /// Tell every connection of every session's doings, as the CLI does by `session.lifecycle`.
     pub announce: bool,
+    /// Have a terminal that shows a session, as a CLI with `--ui-server` has.
+    pub terminal: bool,
     /// Keep every request, for [`Stub::received`].
     pub record: bool,
     /// How long the agent of a cloud session takes; at once is before the session's creation is answered. Without, it
@@ -112,6 +114,7 @@ impl Default for Options {
             store: None,
             ledger: Ledger::in_memory(),
             announce: true,
+            terminal: false,
             record: true,
             cloud: None,
             exit_on_crash: false,

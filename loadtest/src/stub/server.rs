@@ -44,6 +44,8 @@ pub(super) struct Server {
     pub(super) cloud: Option<Duration>,
     /// Cloud sessions whose agents have not come.
     agentless: RefCell<HashSet<String>>,
+    /// Which session the terminal shows, if there is a terminal.
+    pub(super) shown: Option<RefCell<Option<String>>>,
     calls: Option<Calls>,
     announce: bool,
     exit_on_crash: bool,
@@ -68,6 +70,7 @@ impl Server {
             last: RefCell::default(),
             cloud: options.cloud,
             agentless: RefCell::default(),
+            shown: options.terminal.then(RefCell::default),
             calls,
             announce: options.announce,
             exit_on_crash: options.exit_on_crash,

@@ -1,6 +1,7 @@
 //! The directory in Redis, for several gateways. Each operation is one Lua script, so that it is atomic; the
 //! keys are told at the head of `common.lua`.
 
+mod news;
 mod parse;
 
 use std::{sync::LazyLock, time::Duration};
@@ -9,11 +10,15 @@ use deadpool_redis::{Manager, Pool, PoolError, Runtime};
 use jetway_config::{Identity, SessionId, stores};
 use redis::{AsyncConnectionConfig, FromRedisValue, Script, ScriptInvocation};
 
-use self::parse::{Answer, Listed, Packed};
+use self::{
+    news::Exchange,
+    parse::{Answer, Listed, Packed},
+};
 use super::{
     BATCH, Change, Claim, MAX_MEMBERS, MAX_RECORDS, New,
     entry::{Entry, Key, Lifetime, Place, UnixMs},
     error::{ChangeError, ClaimError, FenceError, ListError, MoveError, OpenError, StoreError},
+    news::Outgoing,
     page::{List, Order, Page, Position, Sort},
     resolve::{Reference, Resolution, SHOWN},
 };
@@ -60,6 +65,7 @@ scripts! {
 
 pub(super) struct Redis {
     pool: Pool,
+    _exchange: Exchange,
 }
 
 /// The pool's own would show the password.
@@ -70,7 +76,8 @@ impl std::fmt::Debug for Redis {
 }
 
 impl Redis {
-    pub(super) async fn open(config: &stores::Redis) -> Result<Self, OpenError> {
+    /// `outgoing` is told to all gateways, this one included.
+    pub(super) async fn open(config: &stores::Redis, outgoing: Outgoing) -> Result<Self, OpenError> {
         let settings = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(PATIENCE))
             .set_response_timeout(Some(PATIENCE));
@@ -89,7 +96,8 @@ impl Redis {
         let policy = info.lines().find_map(|line| line.strip_prefix("maxmemory_policy:"));
         match policy {
             Some("noeviction") => {
-                let store = Self { pool };
+                let exchange = Exchange::start(config, pool.clone(), outgoing).map_err(StoreError::from)?;
+                let store = Self { pool, _exchange: exchange };
                 store.migrate().await?;
                 Ok(store)
             }

@@ -48,7 +48,7 @@ use crate::sessions::{
 };
 
 /// What Jetway says of itself to a CLI server, as the SDKs do.
-const HELLO: &[u8] = br#"{"supportedTaskKinds":["agent","client","shell"]}"#;
+pub(super) const HELLO: &[u8] = br#"{"supportedTaskKinds":["agent","client","shell"]}"#;
 
 /// A session, as the HTTP face holds it.
 pub(super) struct Hub {
@@ -222,9 +222,14 @@ impl Hub {
         self.pulse.send_replace(Pulse { over: Some(over) });
     }
 
+    /// Whether somebody reads its events.
+    pub(super) fn is_read(&self) -> bool {
+        self.pulse.receiver_count() > 0
+    }
+
     /// Whether nobody listens, nothing runs and nobody is asked for anything.
     fn is_quiet(&self) -> bool {
-        self.pulse.receiver_count() == 0
+        !self.is_read()
             && self.turns.available_permits() == 1
             && self.with(|s| !s.is_running() && s.requests.list().is_empty())
     }

@@ -4,10 +4,9 @@ use std::{collections::VecDeque, fmt, str::FromStr, sync::Arc};
 
 use bytes::Bytes;
 
-/// How many events are kept: some long turns' worth of deltas.
-pub(crate) const EVENTS: usize = 8192;
-/// How many bytes of them are kept: a reader that was away comes back within seconds, not hours.
-pub(crate) const BYTES: usize = 2 << 20;
+/// How many events of a session are kept, and how many bytes of them: some long turns' worth of deltas. A reader that
+/// was away comes back within seconds, not hours.
+pub(crate) const OF_SESSION: Room = Room { events: 8192, bytes: 2 << 20 };
 /// What an event takes beside its data.
 const OVERHEAD: usize = 96;
 
@@ -49,8 +48,16 @@ impl FromStr for EventId {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Moved;
 
+/// How much is kept.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Room {
+    pub(crate) events: usize,
+    pub(crate) bytes: usize,
+}
+
 #[derive(Debug)]
 pub(crate) struct Ring {
+    room: Room,
     events: VecDeque<Arc<Event>>,
     bytes: usize,
     /// The latest event that was here and is not any more.
@@ -60,8 +67,8 @@ pub(crate) struct Ring {
 
 impl Ring {
     /// An empty one, whose events will come after `last`.
-    pub(crate) fn new(last: EventId) -> Self {
-        Self { events: VecDeque::new(), bytes: 0, floor: last, last }
+    pub(crate) fn new(last: EventId, room: Room) -> Self {
+        Self { room, events: VecDeque::new(), bytes: 0, floor: last, last }
     }
 
     /// The latest event, or what comes before the first one.
@@ -75,7 +82,8 @@ impl Ring {
         self.bytes += size(&event);
         self.events.push_back(Arc::new(event));
         // The latest stays, however large it is.
-        while self.events.len() > 1 && (self.events.len() > EVENTS || self.bytes > BYTES) {
+        while self.events.len() > 1 && (self.events.len() > self.room.events || self.bytes > self.room.bytes)
+        {
             let Some(oldest) = self.events.pop_front() else { break };
             self.bytes -= size(&oldest);
             self.floor = oldest.id;
@@ -84,7 +92,12 @@ impl Ring {
 
     /// Lets go of all of them.
     pub(crate) fn clear(&mut self) {
-        *self = Self::new(self.last);
+        *self = Self::new(self.last, self.room);
+    }
+
+    /// Something may have happened by `at` that is not told here: whoever reads has to look for themselves.
+    pub(crate) fn interrupt(&mut self, at: EventId) {
+        *self = Self::new(at, self.room);
     }
 
     /// At most `most` of the events after `place`, oldest first.
@@ -126,7 +139,7 @@ mod tests {
 
     #[test]
     fn another_life_is_no_place() {
-        let mut ring = Ring::new(id(0));
+        let mut ring = Ring::new(id(0), OF_SESSION);
         ring.push(event(1, 1));
         assert_eq!(ring.after(EventId { boot: 6, n: 0 }, 9), Err(Moved));
         assert_eq!(ring.after(EventId { boot: 8, n: 0 }, 9), Err(Moved));
@@ -137,12 +150,12 @@ mod tests {
         /// Whatever is read after a place is all that came after it; or it says that it is not.
         #[test]
         fn nothing_is_missing_unsaid(sizes in prop::collection::vec(0_usize..400_000, 1..60), at in 0_u64..60, most in 1_usize..70) {
-            let mut ring = Ring::new(id(0));
+            let mut ring = Ring::new(id(0), OF_SESSION);
             let mut all = Vec::new();
             for (n, size) in (1..).zip(sizes) {
                 ring.push(event(n, size));
                 all.push(id(n));
-                prop_assert!(ring.bytes <= BYTES || ring.events.len() == 1);
+                prop_assert!(ring.bytes <= OF_SESSION.bytes || ring.events.len() == 1);
             }
             let expected: Vec<_> = all.iter().copied().filter(|i| i.n > at).take(most).collect();
             match ring.after(id(at), most) {

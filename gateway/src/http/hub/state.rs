@@ -8,7 +8,7 @@ use jetway_config::UserId;
 
 use super::{
     requests::{Request, Requests},
-    ring::{Event, EventId, Ring},
+    ring::{Event, EventId, OF_SESSION, Ring},
 };
 
 /// The most that is kept of an answer while it comes; the whole one comes with its end.
@@ -153,7 +153,7 @@ pub(crate) struct State {
 impl State {
     pub(crate) fn new(last: EventId) -> Self {
         Self {
-            ring: Ring::new(last),
+            ring: Ring::new(last, OF_SESSION),
             requests: Requests::default(),
             turn: None,
             partial: String::new(),
