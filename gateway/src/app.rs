@@ -31,7 +31,7 @@ use crate::{
     reload::{self, Reload},
     sdk,
     sessions::{
-        draining,
+        bounds, draining,
         idle::{self, Clients},
         kept::Kept,
         lease, leaving,
@@ -275,6 +275,7 @@ impl App {
         core.tracker.spawn(auth::watch(core.clone()));
         if core.exclusive() {
             core.tracker.spawn(idle::watch(core.clone()));
+            core.tracker.spawn(bounds::watch(core.clone()));
         }
         core.tracker.spawn(sweep(core.clone()));
         core.tracker.spawn(leaving::watch(core.clone()));

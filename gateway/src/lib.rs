@@ -15,6 +15,7 @@ mod http;
 pub mod metrics;
 mod net;
 mod policy;
+mod quantity;
 mod reload;
 mod rescue;
 mod sdk;

@@ -6,6 +6,7 @@ use std::{
     io,
     path::PathBuf,
     process::{ExitStatus, Stdio},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -16,7 +17,7 @@ use tokio::{net::TcpStream, process::Command, time::timeout_at};
 use crate::{
     command::{Cli, GITHUB_TOKEN},
     error::{Limit, Phase},
-    limits::{Held, Limits},
+    limits::{Held, Limits, Meter},
     output::Output,
     probe::{self, ProbeError, Proved},
     sandbox::{self, Door, Inside, Walls},
@@ -80,6 +81,7 @@ pub(crate) struct Process {
     output: Output,
     inside: Option<Inside>,
     held: Held,
+    pub(crate) meter: Arc<Meter>,
     pub(crate) pid: Option<u32>,
     pub(crate) way: Way,
     pub(crate) token: SecretString,
@@ -107,7 +109,7 @@ impl Launcher {
         let token = random_token();
         let home = Home::of(who, &self.state_dir);
         let (command, door) = self.command(who, &home, mark, &token)?;
-        let (held, entrances) = self.limits.hold(&home).map_err(LaunchError::Limits)?;
+        let (held, entrances) = self.limits.hold(who, &home).map_err(LaunchError::Limits)?;
         let mut group = self
             .spawner
             .spawn(command, entrances)
@@ -155,7 +157,9 @@ impl Launcher {
         let (proved, spare) = proved.map_err(|_| LaunchError::Timeout { phase: Phase::Probe })??;
         let started = group.child.id();
         let pid = if has_door { started.and_then(sandbox::innermost) } else { started };
+        let meter = Arc::new(held.meter(pid));
         Ok(Process {
+            meter,
             group,
             output,
             inside,

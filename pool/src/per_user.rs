@@ -28,17 +28,17 @@ use crate::{
     drain::{Departures, DrainReason},
     error::{Gone, Phase, PoolError, StartError, StopReason, Whose},
     launch::{LaunchError, Launcher, Over, Process},
-    limits::Limits,
-    memory,
-    sandbox::{Outside, Walls},
-    pulse,
+    limits::{Bounds, Limits, Usage},
+    memory, pulse,
     recycle::Recycler,
+    sandbox::{Outside, Walls},
     server::{Attachment, Failure, Keeper, Server, ServerId},
-    slots::{Drained, Slots, Want},
+    slots::{Drained, Slot, Slots, Want},
     spawner::Spawner,
-    state_dir,
+    state_dir::{self, Home},
     strays::{Mark, Marks},
     telemetry,
+    workspace::Workspace,
 };
 
 /// A user whose CLI died again and again waits so long without hearing of it; longer waits are refused.
@@ -207,12 +207,7 @@ impl PerUser {
     }
 
     /// `None` when it does not run.
-    fn leave(
-        &self,
-        slots: &mut Slots<Running, Ticket>,
-        who: &Identity,
-        reason: DrainReason,
-    ) -> Option<()> {
+    fn leave(&self, slots: &mut Slots<Running, Ticket>, who: &Identity, reason: DrainReason) -> Option<()> {
         let (running, when) = slots.drain(who, reason, ticket)?;
         running.server.account.draining.store(true, Ordering::Relaxed);
         if when == Drained::Now {
@@ -350,12 +345,36 @@ impl PerUser {
             token: Some(process.token.clone()),
             state: None,
             pid: process.pid,
+            meter: Some(process.meter.clone()),
             version: process.version.clone(),
             since: Instant::now(),
             spare: Mutex::new(process.spare.take()),
             gone: watch::Sender::new(None),
             account: Arc::new(Account::default()),
         }
+    }
+
+    /// Holds a user's processes to what sessions ask for.
+    pub(crate) fn bind(&self, who: &Identity, bounds: Bounds) {
+        self.launcher.limits.bind(who, bounds);
+    }
+
+    pub(crate) fn limits_cpu(&self) -> bool {
+        self.launcher.limits.limits_cpu()
+    }
+
+    /// What a user's processes take, if any run.
+    pub(crate) fn usage(&self, who: &Identity) -> Option<Usage> {
+        let meter = match self.slots().get(who)? {
+            Slot::Running { server, .. } => server.server.meter.clone()?,
+            Slot::Starting { .. } | Slot::Stopping { .. } => return None,
+        };
+        meter.read()
+    }
+
+    /// The files of one session of a user's.
+    pub(crate) fn workspace(&self, who: &Identity, name: &str) -> Workspace {
+        Workspace::of(&Home::of(who, &self.launcher.state_dir), name)
     }
 
     pub(crate) fn sandbox(&self) -> Level {

@@ -13,10 +13,12 @@ use crate::{
     drain::{Departed, DrainReason},
     error::{PoolError, StartError},
     fleet::Fleet,
+    limits::{Bounds, Usage},
     memory::Memory,
     per_user::PerUser,
     sandbox::Outside,
     server::{Attachment, Readiness, ServerId, ServerStatus},
+    workspace::Workspace,
 };
 
 /// The CLI servers. Clones are cheap and the same pool; the last one to go takes the processes with it,
@@ -203,6 +205,35 @@ impl Pool {
         match &self.0.0 {
             Kind::PerUser(pool) => pool.ready(),
             Kind::Fleet(fleet) => fleet.ready(),
+        }
+    }
+
+    /// Holds a user's processes to what sessions ask for, at once and from now on; nothing of it on a fleet.
+    pub fn bind(&self, who: &Identity, bounds: Bounds) {
+        if let Kind::PerUser(pool) = &self.0.0 {
+            pool.bind(who, bounds);
+        }
+    }
+
+    /// Whether sessions can have processors limited.
+    pub fn limits_cpu(&self) -> bool {
+        matches!(&self.0.0, Kind::PerUser(pool) if pool.limits_cpu())
+    }
+
+    /// What a user's processes take; `None` on a fleet, and while none runs.
+    pub fn usage(&self, who: &Identity) -> Option<Usage> {
+        match &self.0.0 {
+            Kind::PerUser(pool) => pool.usage(who),
+            Kind::Fleet(_) => None,
+        }
+    }
+
+    /// Where a session of a user's may have files of its own; `None` on a fleet, whose hosts are not ours. `name` is
+    /// one file name.
+    pub fn workspace(&self, who: &Identity, name: &str) -> Option<Workspace> {
+        match &self.0.0 {
+            Kind::PerUser(pool) => Some(pool.workspace(who, name)),
+            Kind::Fleet(_) => None,
         }
     }
 

@@ -4,10 +4,7 @@ use std::{
     convert::Infallible,
     fmt, io,
     ops::Deref,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::Ordering,
-    },
+    sync::{Arc, Mutex, PoisonError, atomic::Ordering},
     time::{Duration, Instant},
 };
 
@@ -18,6 +15,7 @@ use crate::{
     account::Account,
     drain::DrainReason,
     error::{Gone, PoolError},
+    limits::Meter,
     probe,
     recycle::Cause,
     sandbox::Door,
@@ -100,6 +98,8 @@ pub struct Server {
     pub(crate) incarnation: u64,
     pub(crate) way: Way,
     pub(crate) token: Option<SecretString>,
+    /// Of a process.
+    pub(crate) meter: Option<Arc<Meter>>,
     pub(crate) state: Option<StateName>,
     pub(crate) pid: Option<u32>,
     pub(crate) version: Option<String>,

@@ -267,6 +267,10 @@ impl<S: Clone, T: Clone> Slots<S, T> {
         self.slots.iter()
     }
 
+    pub(crate) fn get(&self, who: &Identity) -> Option<&Slot<S, T>> {
+        self.slots.get(who)
+    }
+
     /// How often in a row the process of `who` has died.
     pub(crate) fn deaths(&self, who: &Identity) -> u32 {
         self.deaths.get(who).map_or(0, Backoff::failures)

@@ -4,7 +4,7 @@ mod common;
 
 use std::time::{Duration, Instant};
 
-use common::{bearing, canonical, is_running, MANY, nothing_outside, runtime, script, settings, until, who};
+use common::{MANY, bearing, canonical, is_running, nothing_outside, runtime, script, settings, until, who};
 use jetway_config::{Limits, pool::Pool as Settings};
 use jetway_pool::{Gone, Pool, PoolError, ServerId, StartError, StopReason, Whose};
 use jetway_wire::{

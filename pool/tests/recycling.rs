@@ -133,7 +133,8 @@ async fn not_all_at_once() {
     let (gone, mut stay): (Vec<_>, Vec<_>) =
         all.into_iter().partition(|at| row_of(&pool, at).draining.is_some());
     drop(gone);
-    until("the next are left", || stay.iter().filter(|at| row_of(&pool, at).draining.is_some()).count() == 2).await;
+    until("the next are left", || stay.iter().filter(|at| row_of(&pool, at).draining.is_some()).count() == 2)
+        .await;
     stay.clear();
     stop(&pool).await;
 }

@@ -25,6 +25,7 @@ use super::{
     lookup::no_directory,
     messages::{self, Answer, Prompted},
     profile::Permissions,
+    sessions::How,
 };
 use crate::directory::{Entry, List, ListError, MAX_PAGE, Role, Sort, Status};
 
@@ -81,7 +82,7 @@ pub(super) async fn analyze(
             let ask = Ask { user: who.user.clone(), prompt, attachments: None, patience: Patience::Wait };
             let done = messages::wait(&hub.ask(&face, ask), patience).await;
             // The answer does not wait for this, and nobody hears how it went.
-            let removed = face.end(&entry, true).await;
+            let removed = face.end(&entry, &How { force: true, ..How::default() }).await;
             if let Err(fault) = removed {
                 tracing::warn!(session = %entry.key.id, why = %fault.detail, "removing an ephemeral session");
             }
@@ -183,7 +184,7 @@ pub(super) async fn end(
     Json(end): Json<End>,
 ) -> Result<JsonBody<Ended>, Fault> {
     let entry = face.find_live(&who, &end.session_id, Role::Owner).await?;
-    face.end_later(entry, false).await?;
+    face.end_later(entry, How::default()).await?;
     Ok(JsonBody(Ended { success: true }))
 }
 

@@ -24,7 +24,10 @@ use super::{
     profile::{Config, Permissions, Profile},
     view::{Base, View},
 };
-use crate::directory::{Entry, Key, NOTE_BYTES, Name, Role, UnixMs};
+use crate::{
+    directory::{Entry, NOTE_BYTES, Name, Role, UnixMs},
+    sessions::bounds,
+};
 
 /// A session to be made.
 #[derive(Debug, Default, Deserialize, ToSchema)]
@@ -129,7 +132,7 @@ pub(super) async fn create(
     Json(wish): Json<Create>,
 ) -> Result<Response, Fault> {
     let (entry, _) = face.create(&who, wish).await?;
-    let view = View::of(&entry, &who, &Base::of(&uri, &headers));
+    let view = face.show(&entry, &who, &Base::of(&uri, &headers)).await;
     let place = format!("/api/v1/sessions/{}", view.session_id);
     Ok((StatusCode::CREATED, [(header::LOCATION, place)], JsonBody(view)).into_response())
 }
@@ -160,7 +163,10 @@ impl Face {
         let jetway = json!({ "name": name.as_ref().map(Name::as_str), "ephemeral": wish.ephemeral });
         let members: Vec<_> =
             wish.members.iter().map(|m| json!({ "user": m.user, "role": m.role })).collect();
-        let profile = profile(wish);
+        let mut profile = profile(wish);
+        if let Some(id) = &id {
+            self.give_files(who, id, &mut profile).await?;
+        }
         let note = profile.note();
         if note.len() > NOTE_BYTES {
             return Err(Fault::invalid("system_message", "The session's settings are too long to be kept"));
@@ -174,12 +180,28 @@ impl Face {
         });
         let id = made?;
         let hub = self.hubs.keep(who, &id, hub);
-        let key = Key { owner: who.clone(), id: id.clone() };
         // A session that was not claimed ahead is noted after the fact.
         self.core.scribe.caught_up().await;
-        self.core.directory.set_note(&key, Some(&note), UnixMs::now()).await.map_err(unchanged)?;
         let entry = self.core.directory.find(who, &id).await.map_err(no_directory)?;
-        entry.map(|entry| (entry, hub)).ok_or_else(Fault::no_session)
+        let mut entry = entry.ok_or_else(Fault::no_session)?;
+        entry.note = Some(note.into());
+        self.note(&entry, &hub.profile()).await?;
+        // Its limits hold from the beginning.
+        self.core.registry.hold(who, &entry);
+        bounds::bind(&self.core, who);
+        Ok((entry, hub))
+    }
+}
+
+impl Face {
+    /// Has the directory keep what a session is to be.
+    pub(super) async fn note(&self, entry: &Entry, profile: &Profile) -> Result<(), Fault> {
+        let (note, lifetime) = (profile.note(), profile.config.lifetime(entry));
+        self.core
+            .directory
+            .set_note(&entry.key, Some(&note), lifetime, UnixMs::now())
+            .await
+            .map_err(unchanged)
     }
 }
 

@@ -54,7 +54,7 @@ impl Face {
             return Err(ended(entry.reason.as_deref()));
         }
         if let Some((at, why)) = Profile::of(&entry).config.ends(&entry)
-            && at <= UnixMs::now().0
+            && at <= UnixMs::now()
         {
             self.terminate(&entry, why).await?;
             return Err(ended(Some(why)));

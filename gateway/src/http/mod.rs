@@ -22,8 +22,10 @@ mod patient;
 mod profile;
 mod query;
 mod requests;
+mod resources;
 mod serve;
 mod sessions;
+mod sweeper;
 mod view;
 mod welcome;
 mod ws;
@@ -31,7 +33,7 @@ mod ws;
 use std::{io, sync::Arc, time::SystemTime};
 
 use axum::body::Bytes;
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::Semaphore};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use self::{
@@ -49,6 +51,8 @@ pub(crate) struct Face {
     hubs: Hubs,
     lifecycles: Lifecycles,
     keys: Keys,
+    /// Who counts what is in workspaces.
+    counting: Arc<Semaphore>,
     /// The OpenAPI document.
     contract: Bytes,
 }
@@ -62,10 +66,12 @@ pub(crate) async fn serve(core: Arc<Core>, listener: TcpListener) -> io::Result<
         hubs: Hubs::new(),
         lifecycles: Lifecycles::new(),
         keys: Keys::default(),
+        counting: resources::counting(),
         contract: contract::complete(contract),
     });
     core.tracker.spawn(hubs::watch(face.clone()));
     core.tracker.spawn(lifecycle::follow(face.clone()));
+    core.tracker.spawn(sweeper::watch(face.clone()));
     serve::accept(core, listener, layers::around(router, &face)).await
 }
 

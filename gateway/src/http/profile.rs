@@ -10,7 +10,10 @@ use utoipa::ToSchema;
 use jetway_config::SessionId;
 
 use super::{body::whole, fault::Fault};
-use crate::directory::{Entry, UnixMs};
+use crate::{
+    directory::{Entry, Lifetime, Status, UnixMs},
+    quantity,
+};
 
 /// Who decides when a tool asks for permission.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
@@ -31,21 +34,22 @@ pub(crate) enum Permissions {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Config {
-    /// Processor cores, as `"2"` or `"500m"`.
+    /// Processor cores, as `"2"` or `"500m"`: the session's CLI process has no more while the session is live there.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(pattern = "^([1-9][0-9]{0,8}([.][0-9]{1,9})?|0[.][0-9]{0,8}[1-9])m?$")]
     pub(crate) cpu_limit: Option<String>,
-    /// Memory, as `"4Gi"`.
+    /// Memory, as `"4Gi"`, likewise; a process that needs more is stopped, and the session fails.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(pattern = "^([1-9][0-9]{0,8}([.][0-9]{1,9})?|0[.][0-9]{0,8}[1-9])([KMGT]i|[kMGT])?$")]
     pub(crate) memory_limit: Option<String>,
     /// The session ends so long after it was made, whatever it does; 0 is never.
     #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "whole")]
     pub(crate) timeout_minutes: Option<u64>,
-    /// Whether its workspace outlives its CLI server.
+    /// A workspace of the session's own: one that stays after it (`true`, unless it is deleted with it), or goes with
+    /// it (`false`). Without it the session works where all of its user's do.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) pvc_enabled: Option<bool>,
-    /// How large that is, as `"10Gi"`.
+    /// How much that may hold, as `"10Gi"`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(pattern = "^([1-9][0-9]{0,8}([.][0-9]{1,9})?|0[.][0-9]{0,8}[1-9])([KMGT]i|[kMGT])?$")]
     pub(crate) pvc_storage_size: Option<String>,
@@ -64,35 +68,38 @@ pub(crate) struct Config {
 impl Config {
     /// Refuses what cannot be meant.
     pub(crate) fn check(&self) -> Result<(), Fault> {
-        let quantity = |field: &str, value: &Option<String>, units: &[&str]| match value {
-            Some(text) if !is_quantity(text, units) => {
-                let why = format!("`config.{field}` must be a number with one of {units:?}, or without");
-                Err(Fault::invalid(&format!("config.{field}"), why))
+        let quantity = |field: &str, value: &Option<String>, parses: fn(&str) -> bool, as_what: &str| {
+            if value.as_deref().is_none_or(parses) {
+                return Ok(());
             }
-            _ => Ok(()),
+            let field = format!("config.{field}");
+            Err(Fault::invalid(&field, format!("`{field}` must be {as_what}")))
         };
-        quantity("cpu_limit", &self.cpu_limit, &["m"])?;
-        quantity("memory_limit", &self.memory_limit, &SIZES)?;
-        quantity("pvc_storage_size", &self.pvc_storage_size, &SIZES)
+        let bytes = |text: &str| quantity::bytes(text).is_some();
+        quantity("cpu_limit", &self.cpu_limit, |text| quantity::cores(text).is_some(), quantity::CORES)?;
+        quantity("memory_limit", &self.memory_limit, bytes, quantity::SIZE)?;
+        quantity("pvc_storage_size", &self.pvc_storage_size, bytes, quantity::SIZE)
     }
 
-    /// When the session must end, and why; in milliseconds since 1970.
-    pub(crate) fn ends(&self, entry: &Entry) -> Option<(u64, &'static str)> {
-        let after = |at: UnixMs, span: Option<u64>, ms: u64| {
-            span.filter(|n| *n > 0).map(|n| at.0.saturating_add(n.saturating_mul(ms)))
-        };
-        let timeout = after(entry.created, self.timeout_minutes, 60_000).map(|at| (at, "timeout"));
-        let unused = after(entry.last_used, self.auto_delete_after_hours, 3_600_000).map(|at| (at, "unused"));
-        timeout.into_iter().chain(unused).min()
+    /// When the session ends by itself.
+    pub(crate) fn lifetime(&self, entry: &Entry) -> Lifetime {
+        let span = |n: Option<u64>, ms: u64| n.filter(|n| *n > 0).map(|n| n.saturating_mul(ms));
+        let after = |at: UnixMs, ms| UnixMs(at.0.saturating_add(ms));
+        let completed = entry.status == Status::Completed && self.auto_delete_on_complete == Some(true);
+        let timeout = span(self.timeout_minutes, 60_000).map(|ms| after(entry.created, ms));
+        Lifetime {
+            ends: if completed { entry.ended.or(Some(entry.updated)) } else { timeout },
+            unused_for: span(self.auto_delete_after_hours, 3_600_000),
+        }
     }
-}
 
-const SIZES: [&str; 8] = ["Ki", "Mi", "Gi", "Ti", "k", "M", "G", "T"];
-
-fn is_quantity(text: &str, units: &[&str]) -> bool {
-    let number = units.iter().find_map(|unit| text.strip_suffix(unit)).unwrap_or(text);
-    let digits = number.bytes().all(|b| b.is_ascii_digit() || b == b'.');
-    digits && number.parse::<f64>().is_ok_and(|n| n > 0.0 && n < 1e18)
+    /// When that is, as things stand, and why.
+    pub(crate) fn ends(&self, entry: &Entry) -> Option<(UnixMs, &'static str)> {
+        let Lifetime { ends, unused_for } = self.lifetime(entry);
+        let why = if entry.status == Status::Completed { "completed" } else { "timeout" };
+        let unused = unused_for.map(|ms| (UnixMs(entry.last_used.0.saturating_add(ms)), "unused"));
+        ends.map(|at| (at, why)).into_iter().chain(unused).min()
+    }
 }
 
 /// It.
@@ -165,17 +172,6 @@ impl Profile {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn quantities_are_kubernetes() {
-        for good in ["2", "500m", "0.5"] {
-            assert!(is_quantity(good, &["m"]), "{good}");
-        }
-        for bad in ["", "m", "-1", "2 cores", "1e3", "0", "NaN"] {
-            assert!(!is_quantity(bad, &["m"]), "{bad}");
-        }
-        assert!(is_quantity("4Gi", &SIZES) && !is_quantity("4GiB", &SIZES));
-    }
 
     #[test]
     fn no_secret_is_kept() {

@@ -9,6 +9,7 @@ use axum::{
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
+use tracing::warn;
 use utoipa::{IntoParams, ToSchema};
 
 use super::{
@@ -21,7 +22,10 @@ use super::{
     query::Query,
     view::{Base, View},
 };
-use crate::directory::{Entry, List, ListError, MAX_PAGE, Name, Order, Role, Sort, Status, UnixMs, What};
+use crate::{
+    directory::{Entry, List, ListError, MAX_PAGE, Name, Order, Role, Sort, Status, UnixMs, What},
+    sessions::bounds,
+};
 
 /// Which sessions, in which order.
 #[derive(Debug, Default, Deserialize, IntoParams)]
@@ -70,7 +74,7 @@ pub(super) async fn list(
         ListError::Store(error) => no_directory(error),
     })?;
     let base = Base::of(&uri, &headers);
-    let sessions = page.entries.iter().map(|entry| View::of(entry, &who, &base)).collect();
+    let sessions = page.entries.iter().map(|entry| face.glance(entry, &who, &base)).collect();
     Ok(JsonBody(Page { sessions, next_cursor: page.next }))
 }
 
@@ -115,7 +119,7 @@ pub(super) async fn detail(
     headers: HeaderMap,
 ) -> Result<JsonBody<View>, Fault> {
     let entry = face.find(&who, &reference, Role::Viewer).await?;
-    Ok(JsonBody(View::of(&entry, &who, &Base::of(&uri, &headers))))
+    Ok(JsonBody(face.show(&entry, &who, &Base::of(&uri, &headers)).await))
 }
 
 /// What may be changed of a session.
@@ -165,7 +169,7 @@ pub(super) async fn change(
         face.complete(&entry).await?;
     }
     let entry = face.find(&who, entry.key.id.as_str(), Role::Owner).await?;
-    Ok(JsonBody(View::of(&entry, &who, &Base::of(&uri, &headers))))
+    Ok(JsonBody(face.show(&entry, &who, &Base::of(&uri, &headers)).await))
 }
 
 /// How to end a session.
@@ -175,13 +179,20 @@ pub(super) struct Deletion {
     /// Do not wait for the running turn.
     #[serde(default)]
     force: bool,
-    /// Remove its files as well; `true` unless said otherwise.
+    /// Remove its own durable workspace as well; `true` unless said otherwise.
     #[serde(default = "yes")]
-    #[allow(
-        dead_code,
-        reason = "the CLI removes a session's state with the session; its workspace follows later"
-    )]
     delete_pvc: bool,
+}
+
+/// How a session is ended.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct How {
+    /// Its turn is not waited for.
+    pub(super) force: bool,
+    /// Why, if nobody deletes it.
+    pub(super) reason: Option<&'static str>,
+    /// Its own durable workspace stays.
+    pub(super) keep_files: bool,
 }
 
 fn yes() -> bool {
@@ -201,7 +212,8 @@ pub(super) async fn delete(
     Query(deletion): Query<Deletion>,
 ) -> Result<StatusCode, Fault> {
     let entry = face.find_live(&who, &reference, Role::Owner).await?;
-    face.end_later(entry, deletion.force).await?;
+    let how = How { force: deletion.force, reason: None, keep_files: !deletion.delete_pvc };
+    face.end_later(entry, how).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -227,8 +239,7 @@ impl Face {
         if let Some(servers) = mcp_servers {
             profile.config.mcp_servers = servers;
         }
-        let note = profile.note();
-        self.core.directory.set_note(&entry.key, Some(&note), UnixMs::now()).await.map_err(unchanged)?;
+        self.note(entry, &profile).await?;
         self.core.directory.tell(What::Updated, &entry.key);
         hub.set_profile(profile);
         if told_again { hub.attach_again(self).await } else { Ok(()) }
@@ -236,60 +247,77 @@ impl Face {
 
     /// A session is done: it can be resumed, unless it is to be removed.
     async fn complete(self: &Arc<Self>, entry: &Entry) -> Result<(), Fault> {
-        if Profile::of(entry).config.auto_delete_on_complete == Some(true) {
-            return self.terminate(entry, "completed").await;
-        }
+        // What was noted of its use before does not come after.
+        self.core.scribe.caught_up().await;
         let directory = &self.core.directory;
         directory.set_status(&entry.key, Status::Completed, None, UnixMs::now()).await.map_err(unchanged)?;
+        if let Some(session) = self.core.registry.find(&entry.key.owner, &entry.key.id) {
+            session.ended();
+        }
+        let profile = Profile::of(entry);
+        if profile.config.auto_delete_on_complete == Some(true) {
+            let mut entry = entry.clone();
+            (entry.status, entry.ended) = (Status::Completed, Some(UnixMs::now()));
+            // From here on it ends, whatever becomes of this gateway.
+            self.note(&entry, &profile).await?;
+            return self.terminate(&entry, "completed").await;
+        }
         self.hubs.release(&entry.key.owner, &entry.key.id);
         Ok(())
     }
 
     /// Ends a session, also if nobody waits for that.
-    pub(super) async fn end_later(self: &Arc<Self>, entry: Entry, force: bool) -> Result<(), Fault> {
+    pub(super) async fn end_later(self: &Arc<Self>, entry: Entry, how: How) -> Result<(), Fault> {
         let face = self.clone();
-        let done = self.core.tracker.spawn(async move { face.end(&entry, force).await });
+        let done = self.core.tracker.spawn(async move { face.end(&entry, &how).await });
         done.await.unwrap_or_else(|_| Err(Fault::new(Kind::Internal, "The session was not removed")))
     }
 
-    /// Ends a session: its turn first, unless it is forced, then all that its CLI server has of it. A record stays.
-    pub(super) async fn end(
-        self: &Arc<Self>,
-        entry: &crate::directory::Entry,
-        force: bool,
-    ) -> Result<(), Fault> {
+    /// Ends a session: its turn first, unless it is forced, then all that its CLI server has of it, then its own
+    /// files. A record stays.
+    pub(super) async fn end(self: &Arc<Self>, entry: &Entry, how: &How) -> Result<(), Fault> {
+        let (owner, id) = (&entry.key.owner, &entry.key.id);
         let hub = self.hub(entry)?;
-        hub.attach(self).await?;
-        if !force {
-            hub.settle(self).await;
+        let session = self.core.registry.hold(owner, entry);
+        if !how.force {
+            hub.settle(self, &session).await;
         }
-        let deleted = hub.call(self, "session.delete", json!({})).await?;
-        self.hubs.release(&entry.key.owner, &entry.key.id);
+        session.remove_because(how.reason);
+        let deleted = hub.call(self, "session.delete", json!({})).await;
+        self.hubs.release(owner, id);
         // What was never written to a file cannot be removed from one, and is gone all the same.
-        if deleted["success"] == json!(false) {
-            self.core.scribe.gone(&entry.key);
+        if deleted?["success"] == json!(false) {
+            self.core.scribe.gone(&entry.key, how.reason);
+        }
+        self.core.scribe.caught_up().await;
+        let durable = Profile::of(entry).config.pvc_enabled == Some(true);
+        if let Some(files) = self.files(entry).filter(|_| !(durable && how.keep_files)) {
+            bounds::remove(&entry.key, files).await;
         }
         Ok(())
     }
 
     /// Ends a session for a reason of its own, which its record tells.
-    pub(super) async fn terminate(self: &Arc<Self>, entry: &Entry, why: &str) -> Result<(), Fault> {
-        let (face, entry_) = (self.clone(), entry.clone());
-        let reason = why.to_owned();
-        let ended = self.core.tracker.spawn(async move {
-            let now = UnixMs::now();
-            let directory = &face.core.directory;
-            directory
-                .set_status(&entry_.key, Status::Terminated, Some(&reason), now)
-                .await
-                .map_err(unchanged)?;
-            if let Some(hub) = face.hubs.held(&entry_.key.owner, &entry_.key.id) {
-                // What is left of it on its CLI server goes as well, if it can.
-                let _ = hub.call(&face, "session.delete", json!({})).await;
-                face.hubs.release(&entry_.key.owner, &entry_.key.id);
-            }
-            Ok(())
-        });
-        ended.await.unwrap_or_else(|_| Err(Fault::new(Kind::Internal, "The session was not ended")))
+    pub(super) async fn terminate(
+        self: &Arc<Self>,
+        entry: &Entry,
+        reason: &'static str,
+    ) -> Result<(), Fault> {
+        let how = How { force: true, reason: Some(reason), keep_files: true };
+        let Err(fault) = self.end_later(entry.clone(), how).await else { return Ok(()) };
+        warn!(session = %entry.key, reason, cause = %fault.detail, "ending a session");
+        self.write_off(entry, reason).await;
+        Ok(())
+    }
+
+    /// A session that cannot be ended where it lives is over all the same.
+    pub(super) async fn write_off(&self, entry: &Entry, reason: &str) {
+        let directory = &self.core.directory;
+        let over = directory.set_status(&entry.key, Status::Terminated, Some(reason), UnixMs::now()).await;
+        if let Err(error) = over {
+            warn!(session = %entry.key, %error, "noting a session's end");
+        }
+        self.core.registry.forget(&entry.key);
+        self.hubs.release(&entry.key.owner, &entry.key.id);
     }
 }

@@ -12,7 +12,7 @@ use super::{
     profile::{Config, Permissions, Profile},
     rfc3339,
 };
-use crate::directory::{Entry, UnixMs};
+use crate::directory::{Entry, Status, UnixMs};
 
 /// A session.
 #[derive(Debug, Serialize, ToSchema)]
@@ -33,10 +33,23 @@ pub(super) struct View {
     /// It goes with its last user.
     pub(super) ephemeral: bool,
     pub(super) created_at: String,
+    /// When it could first be used.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) started_at: Option<String>,
     pub(super) updated_at: String,
     pub(super) last_used_at: String,
+    /// When it was completed, if it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) completed_at: Option<String>,
+    /// When it was completed, failed or was terminated, whichever it is.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) ended_at: Option<String>,
+    /// From its start to its end, or until now.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) duration_seconds: Option<u64>,
+    /// The turn that runs in it here, or is to begin.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) turn: Option<TurnView>,
     /// Who decides when a tool asks for permission.
     pub(super) permissions: Permissions,
     /// How it runs, without what is secret.
@@ -44,8 +57,42 @@ pub(super) struct View {
     /// The model that was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) model: Option<String>,
+    /// Its own workspace, on the CLI server's host.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) workspace: Option<String>,
+    /// What it takes, as far as that is known; not in lists.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) resources: Option<Resources>,
+    /// What of its `config` is not as it says.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) warnings: Vec<String>,
     /// Where its events and prompts go over WebSocket.
     pub(super) connection_url: String,
+}
+
+/// A turn that has not ended.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct TurnView {
+    /// Its id, if it began over HTTP here.
+    pub(super) id: Option<String>,
+    /// `pending`: its prompt is held until the session can be used. `running`.
+    pub(super) status: String,
+    /// Whose it is, where that is known.
+    pub(super) user: Option<String>,
+}
+
+/// What a session takes. Its processes serve all sessions of its user, so memory and processors are of these together.
+#[derive(Debug, Default, Serialize, ToSchema)]
+pub(super) struct Resources {
+    /// Memory of its user's CLI process and all that it started.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) memory_bytes: Option<u64>,
+    /// Processor time of the same, since the process was started.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) cpu_seconds: Option<f64>,
+    /// What is in its own workspace.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) workspace_bytes: Option<u64>,
 }
 
 /// Somebody with whom a session is shared.
@@ -88,6 +135,15 @@ impl View {
             members: entry.members.iter().map(member).collect(),
             ephemeral: entry.ephemeral,
             created_at: time(entry.created),
+            started_at: entry.started.map(time),
+            completed_at: entry.ended.filter(|_| entry.status == Status::Completed).map(time),
+            duration_seconds: entry
+                .started
+                .map(|from| entry.ended.unwrap_or_else(UnixMs::now).0.saturating_sub(from.0) / 1000),
+            turn: None,
+            workspace: None,
+            resources: None,
+            warnings: Vec::new(),
             updated_at: time(entry.updated),
             last_used_at: time(entry.last_used),
             ended_at: entry.ended.map(time),

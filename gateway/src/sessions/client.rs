@@ -21,7 +21,7 @@ use jetway_wire::{Envelope, Id};
 
 use super::{
     asked::{Asked, Question},
-    idle, kept,
+    bounds, idle, kept,
     leg::Leg,
     outlet::Outlet,
     pending::{Answer, Waiting},
@@ -262,7 +262,8 @@ impl Client {
     /// Forgets a session that is no more.
     pub(crate) fn forget(&self, session: &Session) {
         self.registry().forget(&session.key);
-        self.core.scribe.gone(&session.key);
+        self.core.scribe.gone(&session.key, session.removal());
+        bounds::on_end(&self.core, session);
     }
 
     /// Notes a server's question; `None` when too many wait already.

@@ -21,7 +21,7 @@ use jetway_wire::{
     event::{self, Turn},
 };
 
-use super::{client::Client, leg::Leg, registry::Session};
+use super::{client::Client, leg::Leg, registry::Session, relay};
 use crate::{
     app::Core,
     directory::{Entry, Status},
@@ -130,7 +130,7 @@ async fn look(client: &Arc<Client>, session: &Arc<Session>) {
 fn came(core: &Core, session: &Session) {
     if session.agent.came() {
         info!(session = %session.key.id, "the agent of a cloud session has come");
-        core.scribe.agent_came(&session.key);
+        core.scribe.runs(&session.key);
     }
 }
 
@@ -168,7 +168,7 @@ impl Early {
 /// A CLI server has told an id: what came of that session goes to the client, after the reply. The rest stays while
 /// `more` ids are to be told.
 pub(super) fn let_through(
-    leg: &Leg,
+    leg: &Arc<Leg>,
     client: &Client,
     mut early: Early,
     more: bool,
@@ -178,7 +178,7 @@ pub(super) fn let_through(
     for (raw, at) in early.frames.drain(..) {
         let body = &raw[at..];
         let Some(event) = event::peek(body) else { continue };
-        if leg.follow(event.session, event.turn) {
+        if relay::sees(leg, client, event, body) {
             if event.turn == Turn::Started {
                 on_start(leg, client, event.session, body);
             }

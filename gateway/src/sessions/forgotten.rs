@@ -56,7 +56,7 @@ fn go(leg: &Arc<Leg>, client: &Arc<Client>, waiting: Waiting, sent: Sent) {
     let Waiting { origin, then, .. } = waiting;
     // The turn that it was to begin has not.
     then.undo(leg, client);
-    let Sent { method, request, held, session, attached } = sent;
+    let Sent { user, method, request, held, session, attached } = sent;
     let asker = match &origin {
         Origin::Client(id) => Some((client.clone(), id.clone())),
         // Whoever it is in Jetway takes what is dropped for what is lost.
@@ -64,6 +64,7 @@ fn go(leg: &Arc<Leg>, client: &Arc<Client>, waiting: Waiting, sent: Sent) {
     };
     let call = Call {
         client: client.clone(),
+        user,
         method,
         request,
         origin,

@@ -17,7 +17,7 @@ use tokio::{
 use tracing::warn;
 
 use jetway_config::SessionId;
-use jetway_pool::{Attachment, Server, ServerId};
+use jetway_pool::{Attachment, Gone, Server, ServerId};
 use jetway_wire::{
     Envelope, Id, Kind, Value, catalogue,
     envelope::{self, Request},
@@ -162,6 +162,11 @@ impl Leg {
     /// The server at its other end.
     pub(crate) fn server(&self) -> &Server {
         &self.server
+    }
+
+    /// Waits until the server is gone, and tells why.
+    pub(crate) async fn gone(&self) -> Gone {
+        self.server.closed().await
     }
 
     /// Whether all that lives on the server is the client's own user's.

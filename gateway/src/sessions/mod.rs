@@ -1,6 +1,7 @@
 //! Who owns which session, where it lives, and the relay between its clients and its CLI server.
 
 pub(crate) mod asked;
+pub(crate) mod bounds;
 pub(crate) mod client;
 pub(crate) mod cloud;
 pub(crate) mod draining;

@@ -4,7 +4,7 @@ use std::{borrow::Cow, sync::Arc};
 
 use tokio::sync::oneshot;
 
-use jetway_config::SessionId;
+use jetway_config::{SessionId, UserId};
 use jetway_wire::{
     Id, Value,
     catalogue::{self, Method},
@@ -68,7 +68,7 @@ pub(crate) struct Learn {
     /// What it is to be, beyond what the cloud makes of it.
     pub(crate) wish: Wish,
     /// What was asked.
-    pub(crate) request: Request,
+    pub(crate) request: Arc<Request>,
 }
 
 impl Learn {
@@ -78,8 +78,9 @@ impl Learn {
         if let Some(busy) = self.wish.busy {
             session.set_busy(busy);
         }
-        self.request.insert("sessionId", format!("\"{id}\"").as_bytes());
-        let params = self.request.params().map_or(&b"{}"[..], Value::text);
+        let request = Arc::make_mut(&mut self.request);
+        request.insert("sessionId", format!("\"{id}\"").as_bytes());
+        let params = request.params().map_or(&b"{}"[..], Value::text);
         leg.route(Route::new(session, params));
     }
 }
@@ -140,6 +141,9 @@ impl Then {
             Then::Nothing | Then::List { .. } => {}
             Then::Turn { session, turn } => {
                 leg.server().served_turn();
+                if session.resumes() {
+                    client.core().scribe.runs(&session.key);
+                }
                 if session.turn_taken(turn, message(result).as_deref()) {
                     lease::ask_until_done(client.core(), session, leg);
                 }
@@ -227,6 +231,8 @@ pub(crate) struct Waiting {
 
 /// A request about a session, kept for when its CLI server turns out to have forgotten that.
 pub(crate) struct Sent {
+    /// For whom the client asks, where it stands for several.
+    pub(crate) user: Option<UserId>,
     pub(crate) method: &'static Method,
     pub(crate) request: Arc<Request>,
     /// Its size on the account of the caller.

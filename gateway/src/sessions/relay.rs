@@ -11,12 +11,13 @@ use jetway_wire::{
     Envelope, Id, Kind, Value,
     catalogue::Answer,
     envelope::{self, EnvelopeError},
-    event::{self, Turn},
+    event::{self, Peek, Turn},
     frame::{Caps, Decoder, Frame, FrameError},
 };
 
 use super::{
     asked::Question,
+    bounds,
     client::Client,
     cloud, forgotten, lease,
     leg::{Followed, Leg},
@@ -137,8 +138,7 @@ fn on_frame(
 ) -> Result<On, EnvelopeError> {
     // Most frames are events; their first bytes tell all that is needed.
     if let Some(event) = event::peek(frame.body) {
-        let message = || event::message_of(params_of(frame.body)?);
-        let follows = follows(leg, client, event.session, event.turn, message);
+        let follows = sees(leg, client, event, frame.body);
         if !follows && leg.keep_early(frame.raw, frame.body) {
             return Ok(On::Message);
         }
@@ -203,6 +203,11 @@ fn follows<'a>(
             true
         }
     }
+}
+
+/// The same, by an event of which `body` was peeked at.
+pub(super) fn sees(leg: &Arc<Leg>, client: &Client, event: Peek<'_>, body: &[u8]) -> bool {
+    follows(leg, client, event.session, event.turn, || event::message_of(params_of(body)?))
 }
 
 fn params_of(body: &[u8]) -> Option<Value<'_>> {
@@ -339,6 +344,9 @@ fn settle(leg: &Arc<Leg>, client: &Arc<Client>, lost: &Lost) {
     // What was not made yet, and may never be, is not to be brought back: its name may be another's then.
     waiting.iter().filter_map(|w| w.then.unmade()).for_each(|session| client.awake(&session.key.id));
     client.leave(leg);
+    if client.core().exclusive() && !routes.is_empty() {
+        bounds::on_loss(client.core(), leg, routes.iter().map(|route| route.session.clone()).collect());
+    }
     if client.is_gone() {
         routes.iter().for_each(|r| r.session.detach(Outcome::Aborted));
         return;

@@ -84,7 +84,11 @@ pub(crate) async fn rest(core: &Core, server: &ServerId, session: &Arc<Session>,
 }
 
 /// The clients that have a session attached on that server, and the legs on which they have.
-pub(super) fn holders(core: &Core, server: &ServerId, session: &Arc<Session>) -> Vec<(Arc<Client>, Arc<Leg>)> {
+pub(super) fn holders(
+    core: &Core,
+    server: &ServerId,
+    session: &Arc<Session>,
+) -> Vec<(Arc<Client>, Arc<Leg>)> {
     let clients = session.people().into_iter().flat_map(|who| core.clients.of(&who));
     let of = |client: Arc<Client>| {
         let legs = client.legs_to(server);

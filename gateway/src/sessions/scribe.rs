@@ -39,10 +39,12 @@ enum Note {
     NotMade(Key),
     /// It came to be without a claim; in the cloud, if somebody wished it so.
     Found(Key, New, Option<Box<Wish>>),
-    /// Its agent has come to it in the cloud.
-    AgentCame(Key),
-    /// It is no more.
-    Gone(Key),
+    /// It can be used, from now on or again.
+    Runs(Key),
+    /// It was stopped for that reason.
+    Failed(Key, &'static str),
+    /// It is no more, for that reason.
+    Gone(Key, &'static str),
     /// It stays where it was before `epoch`.
     Back(Key, u64, Place),
     /// Somebody waits until all that was noted before is written down.
@@ -86,9 +88,14 @@ impl Scribe {
         self.note(Note::Found(key.clone(), new, wish.cloned().map(Box::new)));
     }
 
-    /// A cloud session can be used.
-    pub(crate) fn agent_came(&self, key: &Key) {
-        self.note(Note::AgentCame(key.clone()));
+    /// The session can be used, from now on or again.
+    pub(crate) fn runs(&self, key: &Key) {
+        self.note(Note::Runs(key.clone()));
+    }
+
+    /// The session was stopped; it can be resumed.
+    pub(crate) fn failed(&self, key: &Key, why: &'static str) {
+        self.note(Note::Failed(key.clone(), why));
     }
 
     /// Waits until what was noted is written down, or was given up.
@@ -98,9 +105,9 @@ impl Scribe {
         let _ = timeout(CATCHING_UP, written).await;
     }
 
-    /// The session is no more.
-    pub(crate) fn gone(&self, key: &Key) {
-        self.note(Note::Gone(key.clone()));
+    /// The session is no more, for some reason of its own or because somebody deleted it.
+    pub(crate) fn gone(&self, key: &Key, why: Option<&'static str>) {
+        self.note(Note::Gone(key.clone(), why.unwrap_or("deleted")));
     }
 
     /// The session was moved ahead and stays where it was: `epoch` is that of the move.
@@ -214,8 +221,9 @@ async fn try_to_write(directory: &Directory, note: &Note) -> Result<(), crate::d
             Err(_) => Ok(()),
             Ok(_) => changed(make_known(directory, key, wish.as_deref(), now).await),
         },
-        Note::AgentCame(key) => changed(directory.set_status(key, Status::Running, None, now).await),
-        Note::Gone(key) => changed(directory.set_status(key, Status::Terminated, Some("deleted"), now).await),
+        Note::Runs(key) => changed(directory.set_status(key, Status::Running, None, now).await),
+        Note::Failed(key, why) => changed(directory.set_status(key, Status::Failed, Some(why), now).await),
+        Note::Gone(key, why) => changed(directory.set_status(key, Status::Terminated, Some(why), now).await),
         Note::Back(key, epoch, place) => match directory.move_to(key, *epoch, place, now).await {
             Err(MoveError::Store(error)) => Err(error),
             _ => Ok(()),

@@ -117,10 +117,8 @@ pub(crate) fn stack()
 
 /// What a call goes through once more whose CLI server had forgotten its session.
 pub(crate) async fn again(call: Call) -> Result<Accepted, Refusal> {
-    let mut stack = ServiceBuilder::new()
-        .layer_fn(lease::Lease::new)
-        .layer_fn(room::HaveRoom::new)
-        .service(place::Place);
+    let mut stack =
+        ServiceBuilder::new().layer_fn(lease::Lease::new).layer_fn(room::HaveRoom::new).service(place::Place);
     poll_fn(|cx| Service::<Call>::poll_ready(&mut stack, cx)).await?;
     later::settle(stack.call(call)).await
 }

@@ -141,6 +141,7 @@ fn forward(mut call: Call, leg: &Arc<Leg>, then: Then) -> Result<Backlog, NotSen
     };
     let sent = session.filter(|_| may_go_again(&call)).map(|session| {
         Box::new(Sent {
+            user: call.user.clone(),
             method: call.method,
             request: call.request.clone(),
             held: call.held.clone(),

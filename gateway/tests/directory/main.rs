@@ -2,6 +2,7 @@
 
 mod claims;
 mod crash;
+mod migrations;
 mod model;
 mod people;
 mod store;
@@ -10,11 +11,12 @@ use std::time::{Duration, Instant};
 
 use jetway_config::{Identity, SessionId};
 use jetway_gateway::directory::{
-    ChangeError, ClaimError, Directory, Entry, FenceError, Key, List, MAX_MEMBERS, MAX_RECORDS, Member,
-    MoveError, New, OpenError, Place, Resolution, Role, Status, StoreError, UnixMs,
+    ChangeError, ClaimError, Directory, Entry, FenceError, Key, Lifetime, List, MAX_MEMBERS, MAX_RECORDS,
+    Member, MoveError, New, OpenError, Place, Resolution, Role, Status, StoreError, UnixMs,
 };
 
 use claims::*;
+use migrations::*;
 use people::*;
 use store::Store;
 
@@ -49,6 +51,9 @@ both! {
     there_are_bounds
     all_is_there_after_a_crash
     two_gateways_see_the_same
+    lifetimes_end
+    what_was_there_is_brought_up_to_date
+    what_is_of_a_later_version_is_left_alone
     how_long_it_takes
 }
 
@@ -115,6 +120,37 @@ async fn fences_only_rise(mut store: Store) {
     assert_eq!(d.find(&key.owner, &key.id).await.unwrap().unwrap().fence, (1 << 53) - 1);
     let unknown = Key { id: id("s-9"), ..key };
     assert!(matches!(d.record_fence(&unknown, 1).await, Err(FenceError::NotFound)));
+}
+
+/// What is over is given out once, and again if nobody has seen to it.
+async fn lifetimes_end(store: Store) {
+    let (d, other) = (store.open().await, store.open().await);
+    let [timed, unused, both] = ["timed", "unused", "both"];
+    for name in [timed, unused, both] {
+        make(&d, "acme/ada", name, T).await;
+    }
+    make(&d, "acme/bob", "for-ever", T).await;
+    let set = async |name, ends: Option<u64>, unused_for| {
+        let lifetime = Lifetime { ends: ends.map(later), unused_for };
+        d.set_note(&key("acme/ada", name), Some("note"), lifetime, T).await.unwrap();
+    };
+    set(timed, Some(100), None).await;
+    set(unused, None, Some(50)).await;
+    set(both, Some(80), Some(1 << 60)).await;
+    let due = async |d: &Directory, at, again| d.take_due(later(at), later(again), 10).await.unwrap();
+    assert!(due(&d, 49, 500).await.is_empty());
+    d.touch(&[key("acme/ada", unused), key("acme/ada", timed)], later(40)).await.unwrap();
+    assert!(due(&d, 79, 500).await.is_empty(), "its last use was later");
+    assert_eq!(ids(&due(&d, 100, 500).await), [both, unused, timed]);
+    assert!(due(&other, 100, 500).await.is_empty(), "one gateway sees to it");
+    d.set_status(&key("acme/ada", both), Status::Terminated, Some("timeout"), later(101)).await.unwrap();
+    d.touch(&[key("acme/ada", unused)], later(470)).await.unwrap();
+    assert_eq!(ids(&due(&other, 500, 900).await), [timed], "nobody has");
+    assert_eq!(d.take_due(later(5000), later(9000), 1).await.unwrap().len(), 1);
+    // The id is free for another, which has no end of its own.
+    assert!(d.claim(&key("acme/ada", both), &new(&own("acme/ada")), later(6000)).await.unwrap().fresh);
+    d.set_note(&key("acme/ada", timed), None, Lifetime::default(), later(6000)).await.unwrap();
+    assert_eq!(ids(&due(&d, 1 << 50, 1 << 51).await), [unused]);
 }
 
 async fn records_are_kept_apart(store: Store) {
@@ -208,7 +244,7 @@ async fn all_is_there_after_a_crash(mut store: Store) {
     d.move_to(&key, 1, &grouped, later(1)).await.unwrap();
     d.rename(&key, Some(&"Kept".parse().unwrap()), later(2)).await.unwrap();
     d.set_members(&key, &[member("bob", Role::Member)], later(3)).await.unwrap();
-    d.set_note(&key, Some("kept as well"), later(3)).await.unwrap();
+    d.set_note(&key, Some("kept as well"), Lifetime::default(), later(3)).await.unwrap();
     d.set_status(&key, Status::Completed, Some("done"), later(4)).await.unwrap();
     d.touch(std::slice::from_ref(&key), later(5)).await.unwrap();
     d.record_fence(&key, 3).await.unwrap();
@@ -229,6 +265,7 @@ async fn all_is_there_after_a_crash(mut store: Store) {
         confirmed: true,
         ephemeral: false,
         created: T,
+        started: Some(T),
         updated: later(5),
         last_used: later(5),
         ended: Some(later(4)),

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use jetway_config::Identity;
 use jetway_gateway::directory::{
-    ChangeError, Claim, ClaimError, Directory, Entry, FenceError, Key, List, Member, MoveError, Name, New,
-    Order, Place, Resolution, Role, SHOWN, Sort, Status, UnixMs,
+    ChangeError, Claim, ClaimError, Directory, Entry, FenceError, Key, Lifetime, List, Member, MoveError,
+    Name, New, Order, Place, Resolution, Role, SHOWN, Sort, Status, UnixMs,
 };
 use proptest::{
     prelude::*,
@@ -20,6 +20,9 @@ struct Model(BTreeMap<Key, Known>);
 struct Known {
     entry: Entry,
     claims: u32,
+    lifetime: Lifetime,
+    /// When that is over, or is to be looked at again.
+    due: Option<UnixMs>,
     /// When each member became one.
     since: BTreeMap<String, UnixMs>,
 }
@@ -66,6 +69,12 @@ impl Known {
         self.entry.role_of(who).is_some()
     }
 
+    fn set_due(&mut self) {
+        let Lifetime { ends, unused_for } = self.lifetime;
+        let unused = unused_for.map(|ms| UnixMs(self.entry.last_used.0 + ms));
+        self.due = ends.into_iter().chain(unused).min();
+    }
+
     fn update(&mut self, at: UnixMs) {
         self.entry.updated = self.entry.updated.max(at);
     }
@@ -107,6 +116,7 @@ impl Model {
             confirmed: false,
             ephemeral: new.ephemeral,
             created: at,
+            started: None,
             updated: at,
             last_used: at,
             ended: None,
@@ -114,7 +124,9 @@ impl Model {
             fence,
             note: None,
         };
-        self.0.insert(key.clone(), Known { entry: entry.clone(), claims: 1, since: BTreeMap::new() });
+        let (lifetime, due) = (Lifetime::default(), None);
+        let known = Known { entry: entry.clone(), claims: 1, lifetime, due, since: BTreeMap::new() };
+        self.0.insert(key.clone(), known);
         Ok(Claim { entry, fresh: true })
     }
 
@@ -160,6 +172,17 @@ impl Model {
         known.entry.epoch += 1;
         known.update(at);
         Ok(known.entry.epoch)
+    }
+
+    fn take_due(&mut self, at: UnixMs, again: UnixMs) -> Vec<Entry> {
+        let over = |k: &&mut Known| k.is_live() && k.due.is_some_and(|due| due <= at);
+        let mut found: Vec<&mut Known> = self.0.values_mut().filter(over).collect();
+        found.sort_by_key(|k| (k.due, k.entry.key.clone()));
+        let take = |k: &mut Known| {
+            k.due = Some(again);
+            k.entry.clone()
+        };
+        found.into_iter().map(take).collect()
     }
 
     fn record_fence(&mut self, key: &Key, fence: u64) -> Result<(), FenceError> {
@@ -242,8 +265,9 @@ async fn step(d: &Directory, model: &mut Model, step: Step) -> Result<(), TestCa
             let confirm = |k: &mut Known| {
                 k.claims = 0;
                 k.entry.last_used = k.entry.last_used.max(at);
-                if k.entry.status == Status::Pending {
+                if k.entry.status == Status::Pending && k.entry.reason.is_none() {
                     k.entry.status = Status::Running;
+                    k.entry.started.get_or_insert(at);
                 }
                 Ok(())
             };
@@ -259,6 +283,9 @@ async fn step(d: &Directory, model: &mut Model, step: Step) -> Result<(), TestCa
             d.touch(std::slice::from_ref(&key), at).await.unwrap();
             let used = |k: &mut Known| {
                 k.entry.last_used = k.entry.last_used.max(at);
+                if k.lifetime.unused_for.is_some() {
+                    k.set_due();
+                }
                 Ok(())
             };
             let _ = model.change(&key, at, used);
@@ -270,6 +297,9 @@ async fn step(d: &Directory, model: &mut Model, step: Step) -> Result<(), TestCa
                 k.entry.status = status;
                 k.entry.reason = Some("why".to_owned());
                 k.entry.ended = status.is_over().then_some(at);
+                if status == Status::Running {
+                    k.entry.started.get_or_insert(at);
+                }
                 if status == Status::Terminated {
                     k.claims = 0;
                     k.entry.members.clear();
@@ -287,11 +317,21 @@ async fn step(d: &Directory, model: &mut Model, step: Step) -> Result<(), TestCa
             };
             same("rename", d.rename(&key, name.as_ref(), at).await, model.change(&key, at, rename))?;
             let text = NAMES.get(n as usize / 5 % 5).copied();
+            let lifetime = Lifetime {
+                ends: (n % 3 == 0).then_some(UnixMs(at.0 + 5)),
+                unused_for: (n % 4 == 0).then_some(u64::from(n % 8)),
+            };
             let note = |k: &mut Known| {
                 k.entry.note = text.map(Into::into);
+                k.lifetime = lifetime;
+                k.set_due();
                 Ok(())
             };
-            same("note", d.set_note(&key, text, at).await, model.change(&key, at, note))
+            same("note", d.set_note(&key, text, lifetime, at).await, model.change(&key, at, note))
+        }
+        29 => {
+            let again = UnixMs(at.0 + u64::from(n % 16));
+            same("due", d.take_due(at, again, 100).await.unwrap(), model.take_due(at, again))
         }
         19..25 => {
             let new = Member { user: other, role: Role::ALL[n as usize % 3] };
@@ -346,7 +386,7 @@ async fn ask(d: &Directory, model: &Model, (_, user, _, order, ms, n): Step) -> 
 fn check(store: &mut Store, cases: u32) {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     // Few users, ids and moments, so that they meet.
-    let one = (0..29_u8, 0..USERS.len(), 0..IDS.len(), 0..4_usize, 0..12_u64, any::<u8>());
+    let one = (0..30_u8, 0..USERS.len(), 0..IDS.len(), 0..4_usize, 0..12_u64, any::<u8>());
     let steps = proptest::collection::vec(one, 1..200);
     let config = Config { cases, failure_persistence: None, ..Config::default() };
     let store = std::cell::RefCell::new(store);

@@ -4,6 +4,7 @@
 mod common;
 
 mod chat;
+mod cloud;
 mod contract;
 mod cors;
 mod history;

@@ -93,6 +93,7 @@ impl Fleet {
             pid: None,
             version,
             since: Instant::now(),
+            meter: None,
             spare: Mutex::default(),
             gone: watch::Sender::new(None),
             account,

@@ -27,10 +27,23 @@ const KILLS: usize = 20;
 #[derive(Debug, Clone)]
 struct Controller {
     base: PathBuf,
+    kind: Kind,
     set: Vec<(&'static str, String)>,
     /// Not on every kernel.
     try_to_set: Vec<(&'static str, String)>,
     count: Option<(Limit, &'static str, &'static str)>,
+}
+
+/// What of a controller's files can be changed and read later.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Memory1,
+    Memory2,
+    Cpu1,
+    /// It accounts as well.
+    Cpu2,
+    Account1,
+    Pids,
 }
 
 /// Makes groups.
@@ -46,6 +59,7 @@ pub(super) struct Cgroups {
 #[derive(Debug)]
 pub(super) struct Cgroup {
     dirs: Vec<PathBuf>,
+    controllers: Vec<(Kind, PathBuf)>,
     counts: Vec<(Limit, File, &'static str)>,
 }
 
@@ -54,11 +68,13 @@ impl Cgroups {
     pub(super) fn find(limits: &ProcessLimits) -> (Self, Vec<&'static str>) {
         let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-        let wanted = ["memory", "pids", "cpu"];
+        // Processors may be limited later, for a session, and are accounted for. Without a limit it is only that nobody
+        // gets more of them for having more processes.
+        let wanted = [("memory", true), ("pids", true), ("cpu", limits.cpu.is_some()), ("cpuacct", false)];
         let prefix = format!("jetway-{}-{:08x}-", std::process::id(), rand::random::<u32>());
         let mut all = Self { controllers: Vec::new(), prefix, made: AtomicU64::new(0) };
         let mut missing = Vec::new();
-        for name in wanted {
+        for (name, needed) in wanted {
             let candidates = [version_1(name, &own, &mounts, limits), version_2(name, &own, &mounts, limits)];
             let works = |controller: &Controller| {
                 sweep(&controller.base);
@@ -66,12 +82,16 @@ impl Cgroups {
             };
             match candidates.into_iter().flatten().find(works) {
                 Some(controller) => all.controllers.push(controller),
-                // Without a limit it is only that nobody gets more of the processors for having more processes.
-                None if name == "cpu" && limits.cpu.is_none() => {}
-                None => missing.push(name),
+                None if needed => missing.push(name),
+                None => {}
             }
         }
         (all, missing)
+    }
+
+    /// Whether processors can be limited.
+    pub(super) fn limits_cpu(&self) -> bool {
+        self.controllers.iter().any(|c| matches!(c.kind, Kind::Cpu1 | Kind::Cpu2))
     }
 
     /// A new group.
@@ -82,7 +102,7 @@ impl Cgroups {
     fn make_in(&self, controllers: &[Controller]) -> io::Result<Cgroup> {
         let name = format!("{}{}", self.prefix, self.made.fetch_add(1, Ordering::Relaxed));
         // Taken down with what it has so far if the rest cannot be had.
-        let mut group = Cgroup { dirs: Vec::new(), counts: Vec::new() };
+        let mut group = Cgroup { dirs: Vec::new(), controllers: Vec::new(), counts: Vec::new() };
         for controller in controllers {
             let dir = controller.base.join(&name);
             // In version 2 all have the same place.
@@ -96,6 +116,7 @@ impl Cgroups {
             for (file, value) in &controller.try_to_set {
                 let _ = fs::write(dir.join(file), value);
             }
+            group.controllers.push((controller.kind, dir.clone()));
             if let Some((limit, file, key)) = controller.count {
                 group.counts.push((limit, File::open(dir.join(file))?, key));
             }
@@ -108,6 +129,59 @@ impl Cgroup {
     /// The files into which a process writes `0` to join.
     pub(super) fn entrances(&self) -> io::Result<Vec<File>> {
         self.dirs.iter().map(|dir| OpenOptions::new().write(true).open(dir.join("cgroup.procs"))).collect()
+    }
+
+    /// Where a controller has its files.
+    fn dir(&self, kinds: &[Kind]) -> Option<(Kind, &Path)> {
+        self.controllers
+            .iter()
+            .find(|(kind, _)| kinds.contains(kind))
+            .map(|(kind, dir)| (*kind, dir.as_path()))
+    }
+
+    /// Limits memory anew. It fails while those inside hold more than that and cannot give it back.
+    pub(super) fn limit_memory(&self, bytes: u64) -> io::Result<()> {
+        let Some((kind, dir)) = self.dir(&[Kind::Memory1, Kind::Memory2]) else { return Ok(()) };
+        let set = |file: &str| fs::write(dir.join(file), bytes.to_string());
+        if kind == Kind::Memory2 {
+            // The kernel would take it, and kill.
+            let held = number(&dir.join("memory.current"))?;
+            return if held <= bytes { set("memory.max") } else { Err(io::ErrorKind::ResourceBusy.into()) };
+        }
+        let (limit, with_swap) = ("memory.limit_in_bytes", "memory.memsw.limit_in_bytes");
+        // Never may the one with swap be the smaller one.
+        let rises = number(&dir.join(limit))? < bytes;
+        if !dir.join(with_swap).exists() {
+            return set(limit);
+        }
+        let order = if rises { [with_swap, limit] } else { [limit, with_swap] };
+        order.into_iter().try_for_each(set)
+    }
+
+    /// Limits processors anew; `None` is no limit.
+    pub(super) fn limit_cpu(&self, cores: Option<f64>) -> io::Result<()> {
+        let Some((kind, dir)) = self.dir(&[Kind::Cpu1, Kind::Cpu2]) else { return Ok(()) };
+        match (kind, cores.map(quota)) {
+            (Kind::Cpu1, quota) => {
+                let quota = quota.map_or_else(|| "-1".to_owned(), |quota| quota.to_string());
+                fs::write(dir.join("cpu.cfs_quota_us"), quota)
+            }
+            (_, quota) => {
+                let quota = quota.map_or_else(|| "max".to_owned(), |quota| quota.to_string());
+                fs::write(dir.join("cpu.max"), format!("{quota} {CPU_PERIOD}"))
+            }
+        }
+    }
+
+    /// The files that tell what those inside hold of memory, and what they have had of processors.
+    pub(super) fn accounts(&self) -> (Option<PathBuf>, Option<PathBuf>) {
+        let memory = self.dir(&[Kind::Memory1, Kind::Memory2]).map(|(kind, dir)| {
+            dir.join(if kind == Kind::Memory1 { "memory.usage_in_bytes" } else { "memory.current" })
+        });
+        let cpu = self
+            .dir(&[Kind::Account1, Kind::Cpu2])
+            .map(|(kind, dir)| dir.join(if kind == Kind::Account1 { "cpuacct.usage" } else { "cpu.stat" }));
+        (memory, cpu)
     }
 
     /// Which limit those inside have met, if any.
@@ -173,9 +247,11 @@ fn version_1(name: &'static str, own: &str, mounts: &str, limits: &ProcessLimits
     let base = place(base, mounts, |kind, options| {
         kind == "cgroup" && options.split(',').any(|option| option == name)
     })?;
-    let mut controller = Controller { base, set: Vec::new(), try_to_set: Vec::new(), count: None };
+    let mut controller =
+        Controller { base, kind: Kind::Pids, set: Vec::new(), try_to_set: Vec::new(), count: None };
     match name {
         "memory" => {
+            controller.kind = Kind::Memory1;
             let bytes = limits.memory.0.to_string();
             controller.set.push(("memory.limit_in_bytes", bytes.clone()));
             // With swap: else what is too much only goes there.
@@ -183,32 +259,39 @@ fn version_1(name: &'static str, own: &str, mounts: &str, limits: &ProcessLimits
             controller.count = Some((Limit::Memory, "memory.oom_control", "oom_kill"));
         }
         "cpu" => {
-            if let Some(quota) = quota(limits) {
-                controller.set.push(("cpu.cfs_period_us", CPU_PERIOD.to_string()));
-                controller.set.push(("cpu.cfs_quota_us", quota.to_string()));
-            }
+            controller.kind = Kind::Cpu1;
+            controller.set.push(("cpu.cfs_period_us", CPU_PERIOD.to_string()));
+            controller.set.extend(limits.cpu.map(|cores| ("cpu.cfs_quota_us", quota(cores).to_string())));
         }
+        "cpuacct" => controller.kind = Kind::Account1,
         _ => pids(&mut controller, limits),
     }
     Some(controller)
 }
 
 fn version_2(name: &'static str, own: &str, mounts: &str, limits: &ProcessLimits) -> Option<Controller> {
+    if name == "cpuacct" {
+        // There it is a part of cpu.
+        return None;
+    }
     let base = own.lines().find_map(|line| line.strip_prefix("0::"))?;
     let base = place(base, mounts, |kind, _| kind == "cgroup2")?;
     // Refused while processes are in the group itself, Jetway among them: `DelegateSubgroup=` of systemd, and what
     // starts containers, put them below.
     let _ = fs::write(base.join("cgroup.subtree_control"), format!("+{name}"));
-    let mut controller = Controller { base, set: Vec::new(), try_to_set: Vec::new(), count: None };
+    let mut controller =
+        Controller { base, kind: Kind::Pids, set: Vec::new(), try_to_set: Vec::new(), count: None };
     match name {
         "memory" => {
+            controller.kind = Kind::Memory2;
             controller.set.push(("memory.max", limits.memory.0.to_string()));
             controller.try_to_set.push(("memory.swap.max", "0".to_owned()));
             controller.count = Some((Limit::Memory, "memory.events", "oom_kill"));
         }
         "cpu" => {
-            let max = quota(limits).map(|quota| ("cpu.max", format!("{quota} {CPU_PERIOD}")));
-            controller.set.extend(max);
+            controller.kind = Kind::Cpu2;
+            let max = limits.cpu.map(|cores| format!("{} {CPU_PERIOD}", quota(cores)));
+            controller.set.extend(max.map(|max| ("cpu.max", max)));
         }
         _ => pids(&mut controller, limits),
     }
@@ -220,9 +303,14 @@ fn pids(controller: &mut Controller, limits: &ProcessLimits) {
     controller.count = Some((Limit::Processes, "pids.events", "max"));
 }
 
-fn quota(limits: &ProcessLimits) -> Option<u64> {
+fn quota(cores: f64) -> u64 {
     // The least that the kernel takes is a millisecond.
-    limits.cpu.map(|cpu| ((cpu * CPU_PERIOD as f64) as u64).max(1_000))
+    ((cores * CPU_PERIOD as f64) as u64).max(1_000)
+}
+
+/// The number that is all there is in a file.
+fn number(file: &Path) -> io::Result<u64> {
+    fs::read_to_string(file)?.trim().parse().map_err(|_| io::ErrorKind::InvalidData.into())
 }
 
 /// Where the group `path` of the hierarchy that `is` it can be found. `mounts` is of the form of `mountinfo`.

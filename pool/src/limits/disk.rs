@@ -36,6 +36,11 @@ impl Disk {
         Self { home, limit, first: None, counted: Instant::now(), free }
     }
 
+    /// Whether it is that directory, with that limit.
+    pub(super) fn is(&self, path: &Path, limit: u64) -> bool {
+        self.home == path && self.limit == limit
+    }
+
     /// Whether it is worth counting now.
     pub(super) fn is_due(&self) -> bool {
         let lost = self.free.saturating_sub(free(&self.home));
@@ -58,7 +63,7 @@ fn free(path: &Path) -> u64 {
 }
 
 /// Bytes on disk below `dir`. What vanishes meanwhile does not count; links are not followed.
-fn size(dir: &Path) -> u64 {
+pub(crate) fn size(dir: &Path) -> u64 {
     let mut total = 0_u64;
     let mut dirs = vec![dir.to_owned()];
     while let Some(dir) = dirs.pop() {
@@ -72,6 +77,13 @@ fn size(dir: &Path) -> u64 {
         }
     }
     total
+}
+
+#[cfg(test)]
+impl Disk {
+    pub(super) fn is_first(&self) -> bool {
+        self.first.is_none()
+    }
 }
 
 #[cfg(test)]

@@ -45,10 +45,7 @@ impl PerUser {
         };
         let dying = slots.backing_off(Instant::now()).map(|(who, failures, remaining)| {
             let problem = format!("died {failures} times in a row; the next try is in {remaining:.1?}");
-            ServerStatus {
-                problem: Some(problem),
-                ..nothing(who, ServerState::BackingOff, failures, level)
-            }
+            ServerStatus { problem: Some(problem), ..nothing(who, ServerState::BackingOff, failures, level) }
         });
         slots.iter().map(one).chain(dying).collect()
     }

@@ -17,7 +17,9 @@ fn worn() -> Vitals {
 fn done(servers: &mut [(usize, Vitals)], steps: &[Step<usize>]) {
     for step in steps {
         match step {
-            Step::Leave(n, _) => (servers[*n].1.draining, servers[*n].1.open) = (Some(DrainReason::Recycle), false),
+            Step::Leave(n, _) => {
+                (servers[*n].1.draining, servers[*n].1.open) = (Some(DrainReason::Recycle), false)
+            }
             Step::Spare(n, _) => (servers[*n].1.draining, servers[*n].1.open) = (None, true),
         }
     }

@@ -152,7 +152,10 @@ fn a_tenant_that_may_have_fewer_lets_go_of_its_own_idle_ones() {
     let now = Instant::now();
     let mut slots: Slots<usize, ()> = Slots::new(100);
     for n in 0..8 {
-        assert!(matches!(slots.want(&user(n), MAX + 1, now, LONGEST, || ()), Want::Start { evicted: None, .. }));
+        assert!(matches!(
+            slots.want(&user(n), MAX + 1, now, LONGEST, || ()),
+            Want::Start { evicted: None, .. }
+        ));
         slots.started(&user(n), n, now);
         assert!(slots.attach(&user(n), now).is_some());
     }
@@ -162,5 +165,9 @@ fn a_tenant_that_may_have_fewer_lets_go_of_its_own_idle_ones() {
     for n in [4, 1, 2] {
         slots.release(&user(n), now + Duration::from_secs(n as u64), |_| true, || ());
     }
-    assert_eq!(slots.trim(most, now, || ()), (vec![2, 4], vec![(acme, 1)]), "the least recently used first, and no other's");
+    assert_eq!(
+        slots.trim(most, now, || ()),
+        (vec![2, 4], vec![(acme, 1)]),
+        "the least recently used first, and no other's"
+    );
 }

@@ -75,7 +75,7 @@ impl Source for Hub {
 
     fn snapshot(&self) -> (EventId, Value) {
         let (at, mut snapshot) = self.with(|state| (state.ring.last(), state.snapshot()));
-        snapshot["messages_url"] = json!(format!("/api/v1/sessions/{}/messages", self.id));
+        snapshot["messages_url"] = json!(format!("/api/v1/sessions/{}/messages", self.id()));
         (at, snapshot)
     }
 

@@ -24,7 +24,7 @@ use crate::{
         fault::{Fault, Kind},
         rfc3339,
     },
-    sessions::cloud,
+    sessions::{cloud, registry::Session},
 };
 
 /// How long a session that reported an error may take to go idle, which ends the turn.
@@ -37,6 +37,9 @@ const QUIET_LOOKS: u32 = 3;
 
 /// How long a session that is to be removed may still work.
 const GRACEFUL: Duration = Duration::from_secs(30);
+
+/// How often it is looked whether it has stopped.
+const SOON: Duration = Duration::from_millis(20);
 
 /// A prompt, and how it is to be taken.
 pub(in crate::http) struct Ask {
@@ -235,7 +238,7 @@ impl Hub {
 
     /// Sends a prompt of one of the session's people.
     async fn prompt(&self, face: &Face, user: &UserId, mut params: Value) -> Result<Value, Fault> {
-        params["sessionId"] = json!(self.id);
+        params["sessionId"] = json!(self.id());
         face.door.call_for(&self.client, Some(user), "session.send", &without_nulls(params)).await
     }
 
@@ -292,8 +295,7 @@ impl Hub {
 
     /// Whether the session has a turn that has not ended, as the SDK port's side of Jetway sees it.
     fn runs(&self) -> bool {
-        let session = self.client.core().registry.find(self.client.who(), &self.id);
-        session.is_some_and(|session| session.is_running())
+        self.session().is_some_and(|session| session.is_running())
     }
 
     /// Ends a turn whose end will not be heard of.
@@ -323,12 +325,15 @@ impl Hub {
     }
 
     /// Waits for the running turn, as long as a session that is removed waits for one, then stops it.
-    pub(in crate::http) async fn settle(self: &Arc<Self>, face: &Arc<Face>) {
-        if let Some(handle) = self.current()
-            && timeout(GRACEFUL, handle.ended()).await.is_err()
-            && self.abort(face).await.is_ok()
-        {
-            let _ = timeout(GRACE, handle.ended()).await;
+    pub(in crate::http) async fn settle(self: &Arc<Self>, face: &Arc<Face>, session: &Session) {
+        let quiet = async || {
+            // Also turns that clients of the SDK port have begun.
+            while self.current().is_some() || session.is_running() {
+                sleep(SOON).await;
+            }
+        };
+        if timeout(GRACEFUL, quiet()).await.is_err() && self.abort(face).await.is_ok() {
+            let _ = timeout(GRACE, quiet()).await;
         }
     }
 
