@@ -15,7 +15,8 @@ define step
   printf '=== %s: %s, %s s\n' '$(1)' "$$how" $$(($$(date +%s) - begun)); exit $$status
 endef
 
-.PHONY: help demo test check sdk sdk-ts sdk-py sdk-rs sdk-full http seeds both-faces schemathesis users users-slice bench-density kills kills-slice binaries bench bench-locks overload fuzz chaos fmt
+# Every target is a command, not a file.
+.PHONY: $(shell sed -n 's/^\([a-z-]*\):.*/\1/p' $(firstword $(MAKEFILE_LIST)))
 
 help:                ## What there is
 	@sed -n 's/^\([a-z-]*\):[^#]*## /  make \1	/p' $(MAKEFILE_LIST) | expand -t 20
@@ -29,7 +30,7 @@ test:                ## Everything that must hold: format, lints, docs, tests, S
 	$(call step,what the tests need,deploy/setup test)
 	$(MAKE) check
 	$(call step,unit and integration tests,cargo test --workspace)
-	$(MAKE) sdk http users-slice kills-slice
+	$(MAKE) sdk http users-slice kills-slice fuzz-slice
 
 check:               ## Format, lints, docs
 	$(call step,format,cargo fmt --all --check)
@@ -96,10 +97,19 @@ bench:               ## Jetway beside nginx, HAProxy and a plain splice (ARGS="-
 	cargo build --release --bins
 	target/release/bench $(ARGS)
 
-fuzz:                ## Coverage-guided fuzzing of framing, scanner, envelope, catalogue (SECONDS=60 each)
+# The pinned compiler can do what cargo-fuzz asks of it, once it is told that it may.
+FUZZ := RUSTC_BOOTSTRAP=1 cargo fuzz run --fuzz-dir wire/fuzz --target-dir target/fuzz --sanitizer none
+
+fuzz:                ## Coverage-guided fuzzing of framing, scanner, envelope, catalogue, configuration, HTTP (SECONDS=60 each)
 	deploy/setup fuzz
-	for target in frame json envelope catalogue; do \
-	  cargo +nightly fuzz run --fuzz-dir wire/fuzz $$target -- -max_total_time=$(or $(SECONDS),60) || exit 1; done
+	for target in frame json envelope catalogue config; do \
+	  $(FUZZ) $$target -- -max_total_time=$(or $(SECONDS),60) || exit 1; done
+	$(FUZZ) --features http http -- -max_total_time=$(or $(SECONDS),60)
+
+fuzz-slice:
+	$(call step,what fuzzing needs,deploy/setup fuzz)
+	$(call step,fuzzing for some seconds,for target in frame json envelope catalogue config; do \
+	  $(FUZZ) $$target -- -max_total_time=4 -verbosity=0 -print_final_stats=1 || exit 1; done)
 
 chaos:               ## Leases and turns under faults, at full length: 10,000 seeds, 10,000 turns, 100 promotions
 	deploy/setup test
