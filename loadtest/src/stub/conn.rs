@@ -170,6 +170,9 @@ async fn take(server: &Rc<Server>, conn: &Rc<Conn>, read: &mut OwnedReadHalf, de
         Poll::Ready(done.is_ok() && !bytes.is_empty() && answer(server, conn, decoder, bytes))
     })
     .await;
+    if !server.pause.get().is_zero() {
+        tokio::time::sleep(server.pause.get()).await;
+    }
     server.flush(conn);
     more
 }

@@ -221,6 +221,11 @@ impl Stub {
         self.ask(move |servers| servers[index].hang(hung));
     }
 
+    /// Makes server `index` slow: what it is asked it answers only after `pause`.
+    pub fn slow(&self, index: usize, pause: Duration) {
+        self.ask(move |servers| servers[index].pause.set(pause));
+    }
+
     /// Unloads a session without telling anyone, as the CLI's own idle eviction does; whether it was loaded.
     pub fn forget(&self, index: usize, session: &str) -> bool {
         let session = session.to_owned();

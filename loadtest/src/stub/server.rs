@@ -52,6 +52,7 @@ pub(super) struct Server {
     addr: SocketAddr,
     listening: RefCell<Option<AbortHandle>>,
     hung: Cell<bool>,
+    pub(super) pause: Cell<Duration>,
     woken: Notify,
 }
 
@@ -77,6 +78,7 @@ impl Server {
             addr,
             listening: RefCell::default(),
             hung: Cell::new(false),
+            pause: Cell::default(),
             woken: Notify::new(),
         })
     }
