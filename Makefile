@@ -77,6 +77,14 @@ bench-density:       ## 2,000 users, a process of their own for every turn, insi
 	cargo build --release --bin jetway --bin scripted-model
 	node loadtest/scale/density.mjs $(ARGS)
 
+rolling:             ## 20 rolling restarts of CLI servers and gateways under load: 10,000 turns, none refused or lost
+	deploy/setup test
+	JETWAY_TURNS=10000 JETWAY_RESTARTS=20 cargo test -p jetway-gateway --test rolling -- --nocapture --test-threads=1
+
+walls:               ## What walls keep and cost, at full length: shells, hogs beside neighbours, starts
+	deploy/setup test
+	JETWAY_LONG=1 cargo test -p jetway-gateway --test sandbox --test adoption -- --nocapture --test-threads=1
+
 users-slice: binaries
 	$(call step,20 users at once,node loadtest/scale/users.mjs --users 20 --profile debug)
 

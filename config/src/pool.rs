@@ -5,7 +5,7 @@ use crate::{
     net::{HostPort, HttpUrl},
     reader::Section,
     recycle::Recycle,
-    sandbox::{Level, ProcessLimits, Sandbox},
+    sandbox::{Level, ProcessLimits, Sandbox, Uids},
     secret::{self, SecretString},
     setting::{Setting, Text, choice, shown},
     tenants::HostPath,
@@ -104,6 +104,8 @@ pub struct Process {
     pub sandbox_min: Level,
     /// What sandboxed processes may read beyond the system's own programs and libraries.
     pub sandbox_paths: Vec<HostPath>,
+    /// Accounts for users' processes, one for each user; `None` is Jetway's own for all. For root only.
+    pub uids: Option<Uids>,
     /// The operator's own proxy, by which sandboxed processes reach public addresses; `None` is directly.
     pub upstream_proxy: Option<HttpUrl>,
     /// What one user's processes may use.
@@ -125,6 +127,7 @@ impl Process {
             sandbox: s.get("sandbox", Sandbox::Auto),
             sandbox_min: s.get("sandbox_min", Level::None),
             sandbox_paths: s.list_or("sandbox_paths", Vec::new()),
+            uids: s.optional("uids"),
             upstream_proxy: s.optional("upstream_proxy"),
             limits: s.section("limits", ProcessLimits::read),
             start_timeout: s.get_in("start_timeout", seconds(10), seconds(1)..=seconds(600)),

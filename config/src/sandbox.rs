@@ -1,6 +1,13 @@
 //! What users' CLI processes are walled in with, and what each may use.
 
-use crate::{error::Problem, reader::Section, setting::choice, units::ByteSize};
+use std::str::FromStr;
+
+use crate::{
+    error::Problem,
+    reader::Section,
+    setting::{Text, choice, quoted},
+    units::ByteSize,
+};
 
 choice! {
     /// What users' processes are to be walled in with.
@@ -46,6 +53,65 @@ impl Sandbox {
             Problem::new(what, "write \"auto\", or lower sandbox_min")
         });
     }
+}
+
+/// Accounts of the system by their numbers, from one to another, both included: `200000-265535`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Uids {
+    first: u32,
+    last: u32,
+}
+
+impl Uids {
+    /// What is below belongs to the system and to people.
+    const LEAST: u32 = 10_000;
+
+    /// Whether it is one of them.
+    pub fn contains(self, uid: u32) -> bool {
+        (self.first..=self.last).contains(&uid)
+    }
+
+    /// All of them, lowest first; there is one at least.
+    pub fn all(self) -> impl Iterator<Item = u32> {
+        self.first..=self.last
+    }
+
+    /// The lowest.
+    pub fn first(self) -> u32 {
+        self.first
+    }
+}
+
+impl FromStr for Uids {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let (first, last) = text.split_once('-').ok_or(())?;
+        let number = |digits: &str| {
+            let plain = digits.bytes().all(|b| b.is_ascii_digit());
+            digits.parse().ok().filter(|_| plain).ok_or(())
+        };
+        let (first, last) = (number(first)?, number(last)?);
+        // The highest number of all means none.
+        if first >= Self::LEAST && first <= last && last < u32::MAX {
+            Ok(Self { first, last })
+        } else {
+            Err(())
+        }
+    }
+}
+
+impl Text for Uids {
+    fn parse_text(text: &str) -> Result<Self, Problem> {
+        text.parse().map_err(|()| Self::problem(&quoted(text)))
+    }
+
+    fn text(&self) -> String {
+        format!("{}-{}", self.first, self.last)
+    }
+
+    const WHAT: &str = "a range of account numbers above 9999";
+    const REMEDY: &str = r#"write one that nobody has, such as "200000-265535""#;
 }
 
 /// What the processes of one user may use together, `[pool.process.limits]`. Who takes more is stopped.

@@ -32,6 +32,7 @@ const WORDS: &[&str] = &[
     "sandbox_min",
     "sandbox_paths",
     "upstream_proxy",
+    "uids",
     "fleet",
     "address",
     "health",

@@ -82,6 +82,11 @@ error: pool.process."memory budget": unknown key; did you mean `pool.process.mem
         r#"error: pool.process.upstream_proxy: begins with https:; write the proxy's address with http: connections through it have TLS of their own"#,
     ),
     (
+        "pool.process.uids = '0-10'",
+        &[],
+        r#"error: pool.process.uids: "0-10" is not a range of account numbers above 9999; write one that nobody has, such as "200000-265535""#,
+    ),
+    (
         "pool.process.sandbox_paths = ['tools']",
         &[],
         r#"error: pool.process.sandbox_paths[0]: "tools" is not an absolute path without `.` and `..`; write one such as "/srv/acme""#,

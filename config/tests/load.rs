@@ -76,6 +76,7 @@ sandbox = "bwrap"
 sandbox_min = "bwrap"
 sandbox_paths = ["/opt/tools"]
 upstream_proxy = "http://proxy.example.com:3128"
+uids = "200000-200999"
 start_timeout = "20s"
 [pool.process.limits]
 memory = "1GiB"
@@ -183,6 +184,7 @@ fn a_file_may_say_everything() {
     assert!(matches!(&jwt.keys, jetway_config::jwt::JwtKeys::Key(key) if key.expose() == "jwt-canary"));
     let process = &config.pool.process;
     assert_eq!((process.sandbox_min, process.sandbox_paths[0].as_str()), (Level::Bwrap, "/opt/tools"));
+    assert!(process.uids.is_some_and(|uids| uids.contains(200_999) && !uids.contains(201_000)));
     assert_eq!(process.upstream_proxy.as_ref().unwrap().as_str(), "http://proxy.example.com:3128");
     assert_eq!((process.limits.cpu, process.limits.disk.0), (Some(1.5), 500_000_000));
     assert_eq!(config.pool.fleet[0].token.as_ref().unwrap().expose(), "cli-canary");

@@ -30,6 +30,12 @@ pub enum StartError {
         /// What is missing on this host, and how to get it.
         why: String,
     },
+    /// Users' processes cannot have accounts of their own.
+    #[error("pool.process.uids: {why}")]
+    Accounts {
+        /// What is in the way.
+        why: String,
+    },
     /// The thread that starts processes could not be started.
     #[error("cannot start a thread: {0}")]
     Thread(std::io::Error),

@@ -4,7 +4,7 @@ use std::{
     ffi::OsStr,
     fmt::Write as _,
     io,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{ExitStatus, Stdio},
     sync::Arc,
     time::{Duration, Instant},
@@ -15,6 +15,7 @@ use nix::sys::signal::Signal;
 use tokio::{net::TcpStream, process::Command, time::timeout_at};
 
 use crate::{
+    accounts::Accounts,
     command::{Cli, GITHUB_TOKEN},
     error::{Limit, Phase},
     limits::{Held, Limits, Meter},
@@ -37,6 +38,7 @@ const GRACE: Duration = Duration::from_secs(5);
 pub(crate) struct Launcher {
     pub(crate) cli: Cli,
     pub(crate) walls: Walls,
+    pub(crate) accounts: Option<Accounts>,
     pub(crate) limits: Limits,
     /// Absolute: it becomes part of HOME.
     pub(crate) state_dir: PathBuf,
@@ -181,10 +183,21 @@ impl Launcher {
         token: &str,
     ) -> Result<(Command, Option<Door>), LaunchError> {
         let copilot_home = home.path.join(".copilot");
+        let failed = |path: &Path| {
+            let path = path.to_owned();
+            move |cause| LaunchError::Prepare { path, cause }
+        };
+        state_dir::make(&home.path).map_err(failed(&home.path))?;
+        let account = self.accounts.as_ref().map(|accounts| accounts.of(home)).transpose();
+        let account = account.map_err(failed(&home.path))?;
         for dir in [&home.workspace, &copilot_home] {
-            state_dir::make(dir).map_err(|cause| LaunchError::Prepare { path: dir.clone(), cause })?;
+            let made = account.map_or_else(|| state_dir::make(dir), |uid| Accounts::make(dir, uid));
+            made.map_err(failed(dir))?;
         }
         let (mut command, door) = self.walls.command(&self.cli, who, home).map_err(LaunchError::Sandbox)?;
+        if let Some(uid) = account {
+            command.uid(uid).gid(uid);
+        }
         command
             .args(&self.cli.arguments)
             .env("HOME", &home.path)

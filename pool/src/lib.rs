@@ -10,6 +10,7 @@
 //! This crate knows nothing of tenants' policies, of HTTP, or of who owns which session.
 
 mod account;
+mod accounts;
 mod backoff;
 mod circuit;
 mod command;

@@ -5,6 +5,7 @@ mod tend;
 
 use std::{
     fs::File,
+    path::Path,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -16,7 +17,7 @@ use jetway_config::{
     Identity,
     pool::{Health, Process as Settings},
     recycle::Recycle,
-    sandbox::Level,
+    sandbox::{Level, Uids},
 };
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -24,6 +25,7 @@ use tracing::{debug, info, warn};
 
 use crate::{
     account::Account,
+    accounts::Accounts,
     command::{Cli, GITHUB_TOKEN, Host},
     drain::{Departures, DrainReason},
     error::{Gone, Phase, PoolError, StartError, StopReason, Whose},
@@ -105,13 +107,17 @@ impl PerUser {
         let program = cli.program.display();
         info!(%program, state_dir = %state_dir.display(), "a CLI process for every user");
         let spawner = Spawner::new().map_err(StartError::Thread)?;
+        let accounts = match settings.uids {
+            Some(uids) => Some(accounts(uids, &state_dir, &cli)?),
+            None => None,
+        };
         let walls = Walls::build(settings, &cli, &spawner, outside).await?;
         telemetry::sandbox(walls.level());
         let limits = Limits::find(&settings.limits);
         let start_timeout = settings.start_timeout;
         let pool = Arc::new(Self {
             marks: Marks::new(&state_dir),
-            launcher: Launcher { cli, walls, limits, state_dir, start_timeout, spawner },
+            launcher: Launcher { cli, walls, accounts, limits, state_dir, start_timeout, spawner },
             idle_timeout: settings.idle_timeout,
             ping_interval: settings.ping_interval,
             failures: health.failures,
@@ -446,4 +452,12 @@ fn tell(waiting: Option<Ticket>, outcome: Result<(), PoolError>) {
     if let Some(ticket) = waiting {
         ticket.send_replace(Some(outcome));
     }
+}
+
+/// Accounts of their own for users' processes, which must reach what they are to run.
+fn accounts(uids: Uids, state_dir: &Path, cli: &Cli) -> Result<Accounts, StartError> {
+    let own = std::env::current_exe().map_err(|cause| StartError::Accounts { why: cause.to_string() })?;
+    let program = cli.program.canonicalize().unwrap_or_else(|_| cli.program.clone());
+    let accounts = Accounts::open(uids, state_dir, &[&own, &program]);
+    accounts.map_err(|why| StartError::Accounts { why })
 }

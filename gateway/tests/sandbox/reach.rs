@@ -1,6 +1,7 @@
 //! What a session's shell can reach.
 
 use std::{
+    os::unix::fs::MetadataExt as _,
     path::Path,
     process::Command,
     sync::{
@@ -14,8 +15,12 @@ use serde_json::json;
 use tokio::{io::AsyncWriteExt as _, net::TcpListener};
 
 use crate::{
-    common::{client::is_event, program::bearing, until},
-    scene::{PATIENCE, scene, scene_of, wait},
+    common::{
+        client::{Client, is_event},
+        program::bearing,
+        until,
+    },
+    scene::{PATIENCE, scene, scene_of, scene_of_uids, wait},
 };
 
 /// Says of everything that belongs to others whether it is open.
@@ -97,6 +102,44 @@ async fn reaches_nothing_of_others(test: &str, level: &str) {
     assert!(scene.gateway.metric("jetway_egress_total{outcome=\"own\"}").await >= 2.0);
     assert_eq!(scene.gateway.metric(&format!("jetway_sandbox{{level=\"{level}\"}}")).await, 1.0);
     assert_eq!(bob.turn("chat", "still here").await, "You said: still here");
+}
+
+/// An account for each user closes what Landlock leaves open: names, sizes, modes and times.
+#[tokio::test(flavor = "multi_thread")]
+async fn accounts_close_what_rules_leave_open() {
+    for level in ["none", "landlock", "bwrap"] {
+        let test = format!("accounts_close_what_rules_leave_open ({level})");
+        let Some(mut scene) = scene_of_uids(&test, level, "uids = \"210000-210099\"").await else { continue };
+        let mut ada = scene.session("ada").await;
+        let mut bob = scene.session("bob").await;
+        assert_eq!(ada.turn("chat", "hello").await, "You said: hello");
+        let secret = scene.home("bob").join("workspace/secret");
+        std::fs::write(&secret, "bob's").unwrap();
+        let script = format!(
+            "try() {{ what=$1; shift; if \"$@\" >/dev/null 2>&1; then echo \"open $what\"; else echo \"shut $what\"; fi; }}\n\
+             try read cat {secret}\ntry mode chmod 777 {secret}\ntry time touch -c {secret}\ntry list ls {home}\n\
+             try size stat {secret}\ntry kill kill -0 {pid}\ntry own touch mine\n",
+            secret = secret.display(),
+            home = scene.state().display(),
+            pid = bearing(&format!("COPILOT_HOME={}", scene.home("bob").display()))[0],
+        );
+        let said = scene.shell(&mut ada, "ada", &script).await;
+        let open: Vec<_> = said.lines().filter_map(|line| line.strip_prefix("open ")).collect();
+        assert_eq!((open, said.lines().count()), (vec!["own"], 7), "{level}: {said}");
+        let homes = [scene.home("ada"), scene.home("bob")];
+        let owner = |user: usize| std::fs::metadata(&homes[user]).unwrap().uid();
+        let (hers, his) = (owner(0), owner(1));
+        assert!(hers != his && [hers, his].iter().all(|uid| (210_000..210_100).contains(uid)));
+        assert_eq!(std::fs::metadata(scene.home("ada").join("workspace/mine")).unwrap().uid(), hers);
+        assert_eq!(bob.turn("chat", "still here").await, "You said: still here");
+        // They keep them.
+        scene.gateway.signal(Signal::SIGTERM);
+        scene.gateway.exit(PATIENCE).await;
+        scene.gateway.start_again();
+        let _bob = Client::hello(scene.gateway.sdk, "bob").await;
+        let _ada = Client::hello(scene.gateway.sdk, "ada").await;
+        assert_eq!((owner(0), owner(1)), (hers, his));
+    }
 }
 
 /// Ways past Landlock's own rules, which have no bubblewrap's namespaces behind them.

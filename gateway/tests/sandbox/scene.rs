@@ -2,7 +2,8 @@
 
 use std::{
     net::{SocketAddr, TcpListener as Trap},
-    path::PathBuf,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
     sync::{
         Arc,
@@ -82,10 +83,52 @@ pub(crate) async fn scene(test: &str, more: &str) -> Option<Scene> {
 }
 
 pub(crate) async fn scene_of(test: &str, level: &str, more: &str) -> Option<Scene> {
-    let has = if level == "bwrap" { bubblewrap(test) } else { landlock(test) };
-    let runtime = runtime(test).filter(|_| has)?;
-    let traps = vec![Caught::lay(), Caught::lay()];
+    let runtime = runtime(test).filter(|_| works(test, level))?;
+    Some(scene_with(&runtime, tempfile::tempdir().unwrap(), level, more).await)
+}
+
+/// The same with accounts for users, who must reach the runtime and this program.
+pub(crate) async fn scene_of_uids(test: &str, level: &str, more: &str) -> Option<Scene> {
+    let skipped = |why: &str| eprintln!("SKIPPED {test}: {why}");
+    if !nix::unistd::geteuid().is_root() {
+        skipped("not root");
+        return None;
+    }
+    let runtime = runtime(test).filter(|_| works(test, level))?;
     let dir = tempfile::tempdir().unwrap();
+    open(dir.path());
+    let closed = Path::new(env!("CARGO_BIN_EXE_jetway")).ancestors().skip(1).find(|dir| is_closed(dir));
+    if let Some(closed) = closed {
+        skipped(&format!("{} is closed to others", closed.display()));
+        return None;
+    }
+    // Where npm put it is often closed.
+    let package = runtime.ancestors().find(|dir| dir.join("package.json").exists()).unwrap();
+    let copy = dir.path().join("package");
+    let copied = Command::new("cp").arg("-r").args([package, &copy]).status().unwrap();
+    assert!(copied.success());
+    let runtime = copy.join(runtime.strip_prefix(package).unwrap());
+    Some(scene_with(&runtime, dir, level, more).await)
+}
+
+fn open(dir: &Path) {
+    std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+fn is_closed(dir: &Path) -> bool {
+    std::fs::metadata(dir).unwrap().permissions().mode() & 0o001 == 0
+}
+
+fn works(test: &str, level: &str) -> bool {
+    match level {
+        "bwrap" => bubblewrap(test),
+        "landlock" => landlock(test),
+        _ => true,
+    }
+}
+
+async fn scene_with(runtime: &Path, dir: tempfile::TempDir, level: &str, more: &str) -> Scene {
+    let traps = vec![Caught::lay(), Caught::lay()];
     let toml = format!(
         "listen = {{ sdk = \"127.0.0.1:0\", http = \"off\", admin = \"127.0.0.1:0\" }}\n\
          redis.url = \"redis://{}\"\n\
@@ -95,7 +138,7 @@ pub(crate) async fn scene_of(test: &str, level: &str, more: &str) -> Option<Scen
         dir.path().join("state").display().to_string(),
     );
     let model = model::serve(TcpListener::bind("127.0.0.1:0").await.unwrap(), Ledger::in_memory()).unwrap();
-    Some(Scene { gateway: Program::start_in(dir, &toml), model, traps })
+    Scene { gateway: Program::start_in(dir, &toml), model, traps }
 }
 
 impl Scene {

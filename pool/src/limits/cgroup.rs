@@ -361,6 +361,33 @@ mod tests {
         );
     }
 
+    /// In either version, as far as this host lets us make groups there.
+    #[test]
+    fn whoever_is_in_a_group_ends_with_it() {
+        let own = fs::read_to_string("/proc/self/cgroup").unwrap();
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let limits = ProcessLimits::default();
+        let mut tried = 0;
+        for base in [version_1("pids", &own, &mounts, &limits), version_2("pids", &own, &mounts, &limits)] {
+            let dir = base.map(|controller| controller.base.join(format!("jetway-{}-test", std::process::id())));
+            let Some(dir) = dir.filter(|dir| fs::create_dir(dir).is_ok()) else { continue };
+            let mut sleeper = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+            let group = Cgroup { dirs: vec![dir.clone()], counts: Vec::new() };
+            if fs::write(dir.join("cgroup.procs"), sleeper.id().to_string()).is_ok() {
+                drop(group);
+                assert!(!sleeper.wait().unwrap().success());
+                tried += 1;
+            } else {
+                sleeper.kill().unwrap();
+                sleeper.wait().unwrap();
+            }
+            let _ = fs::remove_dir(dir);
+        }
+        if tried == 0 {
+            eprintln!("SKIPPED whoever_is_in_a_group_ends_with_it: no control groups may be made here");
+        }
+    }
+
     #[test]
     fn counts() {
         assert_eq!(count("oom_kill_disable 0\nunder_oom 0\noom_kill 3\n", "oom_kill"), 3);

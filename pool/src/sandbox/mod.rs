@@ -23,7 +23,11 @@ use std::{
     time::Duration,
 };
 
-use jetway_config::{Identity, pool::Process as Settings, sandbox::Level};
+use jetway_config::{
+    Identity,
+    pool::Process as Settings,
+    sandbox::{Level, Uids},
+};
 use tokio::{process::Command, task::AbortHandle, time::timeout};
 use tracing::{info, warn};
 
@@ -35,6 +39,7 @@ pub use self::{
     outside::{Outside, Serving},
 };
 use crate::{
+    accounts,
     command::{self, Cli},
     error::StartError,
     spawner::Spawner,
@@ -221,7 +226,9 @@ fn readable(settings: &Settings, cli: &Cli) -> Vec<PathBuf> {
     // `node /srv/copilot/index.js`: the program is the system's, its argument is not.
     let arguments = cli.arguments.iter().map(Path::new).filter(|path| path.is_absolute() && path.is_file());
     let programs = [&*cli.program].into_iter().chain(arguments).filter_map(bwrap::surroundings);
-    programs.chain(files).chain(named).collect()
+    // What an account of its own cannot reach bubblewrap cannot show it.
+    let reached = |path: &PathBuf| settings.uids.is_none() || accounts::closed(path).is_none();
+    programs.chain(files).chain(named).filter(reached).collect()
 }
 
 /// Whether bubblewrap can give what a sandbox needs here, found out by having it.
@@ -236,7 +243,7 @@ async fn bubblewrap(settings: &Settings, cli: &Cli, spawner: &Spawner) -> Result
     let home = Home { state_dir: nowhere.clone(), path: nowhere.clone(), workspace: nowhere };
     let mut command = Command::new(&bwrap.program);
     command.args(bwrap.arguments(&home, &[]));
-    match try_out(command, spawner).await {
+    match try_out(command, settings.uids, spawner).await {
         Ok(()) => Ok(bwrap),
         Err(why) => {
             let bwrap = bwrap.program.display();
@@ -250,12 +257,12 @@ async fn rules(settings: &Settings, cli: &Cli, spawner: &Spawner) -> Result<Land
     let landlock =
         Landlock { program: own_program()?, readable: readable(settings, cli), limits: settings.limits };
     let told = |e: io::Error| format!("there is no room for a temporary directory: {e}");
-    let nowhere = Scratch::make().map_err(told)?;
+    let nowhere = Scratch::make(settings.uids).map_err(told)?;
     let home =
         Home { state_dir: nowhere.0.join("none"), path: nowhere.0.clone(), workspace: nowhere.0.clone() };
     let mut command = Command::new(&landlock.program);
     command.args(landlock.arguments(&home, &[]));
-    match try_out(command, spawner).await {
+    match try_out(command, settings.uids, spawner).await {
         Ok(()) => Ok(landlock),
         Err(why) => Err(format!("Landlock does not work here: {why}; it needs Linux 6.12")),
     }
@@ -265,9 +272,11 @@ async fn rules(settings: &Settings, cli: &Cli, spawner: &Spawner) -> Result<Land
 struct Scratch(PathBuf);
 
 impl Scratch {
-    fn make() -> io::Result<Self> {
+    fn make(uids: Option<Uids>) -> io::Result<Self> {
         let path = std::env::temp_dir().join(format!("jetway-{:032x}", rand::random::<u128>()));
         state_dir::make(&path)?;
+        let uid = uids.map(Uids::first);
+        std::os::unix::fs::lchown(&path, uid, uid)?;
         Ok(Self(path))
     }
 }
@@ -283,9 +292,12 @@ fn own_program() -> Result<PathBuf, String> {
 }
 
 /// Has walls by `command`, around nothing.
-async fn try_out(mut command: Command, spawner: &Spawner) -> Result<(), String> {
+async fn try_out(mut command: Command, uids: Option<Uids>, spawner: &Spawner) -> Result<(), String> {
     let told = |e: io::Error| e.to_string();
     let (door, theirs) = Door::new().map_err(told)?;
+    if let Some(uid) = uids.map(Uids::first) {
+        command.uid(uid).gid(uid);
+    }
     command.env_clear().stdin(theirs).stdout(Stdio::null()).stderr(Stdio::piped());
     let mut group = spawner.spawn(command, Vec::new()).await.map_err(told)?;
     let stderr = group.child.stderr.take();

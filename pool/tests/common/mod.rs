@@ -47,6 +47,7 @@ pub(crate) fn settings(command: Command, state_dir: &Path) -> Settings {
             sandbox: Sandbox::None,
             sandbox_min: Level::None,
             sandbox_paths: Vec::new(),
+            uids: None,
             upstream_proxy: None,
             limits: ProcessLimits::default(),
             start_timeout: Duration::from_secs(20),
