@@ -194,7 +194,7 @@ async fn an_agent_may_come_unheard() {
     events.until("jetway.turn_pending").await;
     stub.crash(0);
     stub.agent_comes(0, &id);
-    stub.restart(0).unwrap();
+    until("its port is free", || stub.restart(0).is_ok()).await;
     assert_eq!(asking.await.unwrap(), "You said: hello");
     assert_eq!(sent(&stub), 1);
 }

@@ -1,6 +1,7 @@
 //! Turns: begun one after the other, and ended exactly once, whoever still listens.
 
 use std::{
+    convert::Infallible,
     sync::{Arc, OnceLock, atomic::Ordering},
     time::{Duration, SystemTime},
 };
@@ -37,6 +38,9 @@ const QUIET_LOOKS: u32 = 3;
 
 /// How long a session that is to be removed may still work.
 const GRACEFUL: Duration = Duration::from_secs(30);
+
+/// How often a session whose prompt is held is seen to be attached.
+const REATTACH: Duration = Duration::from_secs(1);
 
 /// How often it is looked whether it has stopped.
 const SOON: Duration = Duration::from_millis(20);
@@ -190,7 +194,7 @@ impl Hub {
     ) -> Result<(), Fault> {
         let _turn = self.line_up(face, ask.patience).await?;
         self.attach(face).await?;
-        self.come_to_be(handle, &ask.user).await?;
+        self.come_to_be(face, handle, &ask.user).await?;
         {
             let mut inner = self.lock();
             let _ = handle.since.set(inner.state.ring.last());
@@ -222,7 +226,7 @@ impl Hub {
     }
 
     /// Holds the prompt until the session can be used, visibly.
-    async fn come_to_be(&self, handle: &Handle, user: &UserId) -> Result<(), Fault> {
+    async fn come_to_be(&self, face: &Face, handle: &Handle, user: &UserId) -> Result<(), Fault> {
         let Some(session) = self.session().filter(|session| session.awaits_agent()) else { return Ok(()) };
         {
             let mut inner = self.lock();
@@ -231,9 +235,25 @@ impl Hub {
         }
         let held = json!({ "turn": handle.id, "user": user, "status": "pending", "reason": cloud::AWAITED });
         self.tell("jetway.turn_pending", &held);
-        let came = self.client.beside(&session, cloud::agent(&self.client, &session)).await;
+        let coming = async {
+            tokio::select! {
+                came = cloud::agent(&self.client, &session) => came,
+                never = self.stay_attached(face) => match never {},
+            }
+        };
+        let came = self.client.beside(&session, coming).await;
         self.lock().pending = None;
-        came.map_err(|refusal| Fault::from(refusal).with("turn", handle.id.as_str()))
+        came.map_err(|refusal| Fault::from(refusal).with("turn", handle.id.as_str()))?;
+        self.attach(face).await
+    }
+
+    /// Attaches the session again whenever its CLI server was lost. Never ends.
+    async fn stay_attached(&self, face: &Face) -> Infallible {
+        loop {
+            sleep(REATTACH).await;
+            // The next time may do.
+            let _ = self.attach(face).await;
+        }
     }
 
     /// Sends a prompt of one of the session's people.
