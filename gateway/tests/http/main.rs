@@ -9,6 +9,8 @@ mod contract;
 mod cors;
 mod history;
 mod lifecycle;
+mod lifetimes;
+mod local;
 mod sessions;
 mod standing;
 mod turns;

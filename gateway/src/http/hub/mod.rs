@@ -219,6 +219,10 @@ impl Hub {
             Over::Stopping => self.client.cut_off(),
             Over::Ended => self.client.close(),
         }
+        // Nothing more will be heard of a turn that the session's end has ended.
+        if let Some(turn) = self.with(|state| state.turn.as_ref().map(|turn| turn.id.clone())) {
+            self.give_up(&turn, Ending::Aborted);
+        }
         self.pulse.send_replace(Pulse { over: Some(over) });
     }
 

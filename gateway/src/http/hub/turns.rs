@@ -319,7 +319,7 @@ impl Hub {
     }
 
     /// Ends a turn whose end will not be heard of.
-    fn give_up(&self, turn: &str, how: Ending) {
+    pub(super) fn give_up(&self, turn: &str, how: Ending) {
         let effect = self.with(|state| state.end(turn, how));
         self.act(effect.into_iter().collect::<Vec<Effect>>());
     }
