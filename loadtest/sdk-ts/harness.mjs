@@ -77,7 +77,7 @@ async function quiet(recorder, forMs = 250) {
 }
 
 /** What a case gets: one target, and clients and sessions on it that are cleaned up after it. */
-class Scene {
+export class Scene {
   #cleanups = [];
 
   constructor(target, model, test) {
@@ -150,6 +150,14 @@ class Scene {
     const { sessionId, ...rest } = config;
     const session = await client.resumeSession(sessionId, { ...rest, onEvent: recorder.take, ...extra });
     return { session, recorder };
+  }
+
+  /** Shares a session, which only Jetway can: `user` takes part in it. */
+  async share(sessionId, owner, user) {
+    const url = `http://${this.target.http}/api/v1/sessions/${sessionId}/members/${user}`;
+    const headers = { "Jetway-User": owner, "Content-Type": "application/json" };
+    const answer = await fetch(url, { method: "PUT", headers, body: '{"role":"member"}' });
+    assert.ok(answer.ok, `${answer.status} ${await answer.text()}`);
   }
 
   /** The model's ledger lines of the prompts that carry `nonce`. */

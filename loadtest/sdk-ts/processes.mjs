@@ -127,12 +127,20 @@ const targets = {
     const command = process.env.JETWAY_BIN ?? built("jetway");
     const { matches, stop } = await launch(command, ["serve", "--config", config], env, [
       /sdk listening on (\S+:\d+)/,
+      /http listening on (\S+:\d+)/,
     ]);
     const stopAll = async () => {
       await stop();
       await remove();
     };
-    return { name: "jetway", address: matches[0][1], token: (user) => user, dir: work, stop: stopAll };
+    return {
+      name: "jetway",
+      address: matches[0][1],
+      http: matches[1][1],
+      token: (user) => user,
+      dir: work,
+      stop: stopAll,
+    };
   },
 };
 

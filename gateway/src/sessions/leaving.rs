@@ -6,7 +6,7 @@ use serde_json::json;
 use tokio::time::interval;
 use tracing::info;
 
-use super::{lease, registry::Session, turn::Outcome};
+use super::{lease, registry::Session, tools, turn::Outcome};
 use crate::app::Core;
 
 /// How often it is looked whether somebody has left a session.
@@ -23,7 +23,11 @@ pub(crate) async fn watch(core: Arc<Core>) {
         }
         for session in left {
             put_out(&core, &session);
-            watch_turns(&core, session);
+            watch_turns(&core, session.clone());
+            if session.is_shared() {
+                let core = core.clone();
+                core.tracker.clone().spawn(async move { tools::offer_all(&core, &session).await });
+            }
         }
     }
 }

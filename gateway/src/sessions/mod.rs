@@ -22,5 +22,6 @@ pub(crate) mod resting;
 pub(crate) mod revival;
 pub(crate) mod room;
 pub(crate) mod scribe;
+pub(crate) mod tools;
 pub(crate) mod turn;
 pub(crate) mod waiting;

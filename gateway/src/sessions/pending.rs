@@ -18,6 +18,7 @@ use super::{
     registry::Session,
     revival::{self, Route},
     scribe::Claimed,
+    tools::Offer,
     turn::{Outcome, TurnId},
 };
 use crate::{
@@ -96,6 +97,8 @@ pub(crate) struct Attach {
     pub(crate) moved: Option<Moved>,
     /// What to ask if the CLI server has nothing of it to resume.
     pub(crate) instead: Option<Arc<Request>>,
+    /// What to ask if others have names of its tools.
+    pub(crate) offer: Option<Box<Offer>>,
 }
 
 /// Where a session was before it was moved, and the epoch of the move.
@@ -153,6 +156,11 @@ impl Then {
                     attach.session.moved(leg.place(), moved.epoch);
                 }
                 attach.session.made();
+                if attach.offer.is_some_and(|offer| offer.was_cut())
+                    && let Some(route) = leg.route_to(attach.session.key.id.as_str())
+                {
+                    route.withhold(true);
+                }
                 if let Some(claimed) = attach.claimed {
                     claimed.made();
                 }
@@ -208,6 +216,7 @@ impl Then {
     pub(crate) fn instead(&mut self, error: Value<'_>) -> Option<Arc<Request>> {
         match self {
             Then::Attach(attach) if revival::is_not_found(error.text()) => attach.instead.take(),
+            Then::Attach(attach) => attach.offer.as_mut()?.cut(error),
             _ => None,
         }
     }

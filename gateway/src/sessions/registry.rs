@@ -49,7 +49,7 @@ pub(crate) struct Session {
     used: AtomicU64,
     /// The answer of a turn has begun and no delta of it was seen.
     silent: AtomicBool,
-    /// Somebody takes part no more, or a connection left while a turn runs.
+    /// Somebody takes part no more, or a connection left a session that is shared or has a turn.
     left: AtomicBool,
     pub(super) agent: Agent,
     /// Whether a terminal shows it, once that was heard of.
@@ -520,7 +520,7 @@ impl Session {
             self.counters.live.less(&state.server, &self.key.owner.tenant);
             let ended = state.turns.end_all(why, Instant::now());
             self.report(&mut state, ended);
-        } else if !state.turns.is_idle() {
+        } else if !state.turns.is_idle() || !state.members.is_empty() {
             self.note_left();
         }
     }
@@ -603,9 +603,13 @@ impl Session {
         self.lock().turns.asked()
     }
 
-    /// Nobody can ask the CLI about them any more.
+    /// The leg on which the CLI was asked about them is lost: another is looked for.
     pub(crate) fn stop_asking(&self) {
-        self.lock().turns.stop_asking();
+        let mut state = self.lock();
+        state.turns.stop_asking();
+        if !state.turns.is_idle() {
+            self.note_left();
+        }
     }
 
     /// The CLI has nothing more to do for those turns.

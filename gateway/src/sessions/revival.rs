@@ -12,7 +12,10 @@ use jetway_config::SessionId;
 use jetway_pool::ServerId;
 use jetway_wire::{Value, json};
 
-use super::{client::Client, idle, leg::Leg, placing, registry::Session, requests::Requests, turn::Outcome};
+use super::{
+    client::Client, idle, leg::Leg, pending::Answer, placing, registry::Session, requests::Requests, tools,
+    turn::Outcome,
+};
 use crate::{
     metrics,
     stack::{Limit, RETRY_AFTER, Refusal},
@@ -62,6 +65,8 @@ pub(crate) struct Route {
 #[derive(Default)]
 struct Since {
     told: Vec<Told>,
+    /// Tools that it brought are left out: others have their names.
+    withheld: bool,
     requests: Requests,
 }
 
@@ -90,13 +95,37 @@ impl Route {
         }
     }
 
+    /// Notes whether tools that its client brought are left out.
+    pub(crate) fn withhold(&self, withheld: bool) {
+        self.since().withheld = withheld;
+    }
+
+    /// Whether tools that its client brought are left out.
+    pub(crate) fn withholds(&self) -> bool {
+        self.since().withheld
+    }
+
+    /// All the tools that its client brought, as JSON.
+    pub(crate) fn tools(&self) -> Vec<u8> {
+        let since = self.since();
+        let told = since.told.iter().find(|(method, _)| *method == "session.tools.set");
+        let params = told.map_or(&self.params[..], |(_, params)| params);
+        Value::new(params).get("tools").map_or(&b"[]"[..], Value::text).to_vec()
+    }
+
     fn told(&self) -> Vec<Told> {
         self.since().told.clone()
     }
 
     /// Attaches the session again on a leg that has never had it.
     async fn attach_again(&self, leg: &Leg) -> Result<(), Refusal> {
-        let mut answer = leg.call("session.resume", &self.resume_params()).await?;
+        let mut params = self.resume_params();
+        let mut answer = leg.call("session.resume", &params).await?;
+        while let Some(less) = self.without_taken(&params, &answer) {
+            self.withhold(true);
+            params = less;
+            answer = leg.call("session.resume", &params).await?;
+        }
         // What has no message yet was never on disk; to create it is then what its client did. One in the cloud is
         // there, or is no more.
         let local = Value::new(&self.params).get("cloud").is_none();
@@ -118,6 +147,12 @@ impl Route {
             }
         }
         Ok(())
+    }
+
+    /// Params without the tools whose names others have, if it was refused for these.
+    fn without_taken(&self, params: &[u8], answer: &Answer) -> Option<Vec<u8>> {
+        let error = answer.as_ref().err().filter(|_| self.session.is_shared())?;
+        tools::cut(Value::new(params), error)
     }
 
     /// The params that attached it, made into those of a resume that leaves no trace.

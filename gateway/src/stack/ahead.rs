@@ -16,6 +16,7 @@ use crate::{
         registry::Session,
         revival::Route,
         scribe::Claimed,
+        tools::Offer,
     },
 };
 
@@ -68,8 +69,9 @@ pub(super) async fn attach(call: &mut Call, leg: &Arc<Leg>) -> Result<Then, Refu
     let params = call.request.params().map_or(&b"{}"[..], Value::text);
     call.client.awake(&id);
     core.scribe.used(&session.key);
+    let offer = Offer::of(&call.request, &session);
     let routed = leg.route(Route::new(session.clone(), params));
-    Ok(Then::Attach(Box::new(Attach { session, routed, claimed, moved, instead })))
+    Ok(Then::Attach(Box::new(Attach { session, routed, claimed, moved, instead, offer })))
 }
 
 /// Gives the caller the id, as the caller wishes the session to be. Returns whether it stood for one already.

@@ -17,7 +17,7 @@ use super::{
     later::{self, Trying, later},
     wish,
 };
-use crate::sessions::{lease, registry::Session};
+use crate::sessions::{lease, registry::Session, tools};
 
 #[derive(Debug, Clone)]
 pub(super) struct Lease<S> {
@@ -94,6 +94,7 @@ async fn acquire(call: &mut Call, session: &Arc<Session>) -> Result<(), Refusal>
     let turn = core.turns.begin(&key, who, deadline).await.map_err(|error| refusal(&error))?;
     let leg = call.client.leg_of(session).await?;
     lease::enter(&core, session, &turn, &leg).await?;
+    tools::offer_again(session, &leg).await?;
     call.lease = Some(turn);
     Ok(())
 }

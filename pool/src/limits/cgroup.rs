@@ -369,7 +369,8 @@ mod tests {
         let limits = ProcessLimits::default();
         let mut tried = 0;
         for base in [version_1("pids", &own, &mounts, &limits), version_2("pids", &own, &mounts, &limits)] {
-            let dir = base.map(|controller| controller.base.join(format!("jetway-{}-test", std::process::id())));
+            let dir =
+                base.map(|controller| controller.base.join(format!("jetway-{}-test", std::process::id())));
             let Some(dir) = dir.filter(|dir| fs::create_dir(dir).is_ok()) else { continue };
             let mut sleeper = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
             let group = Cgroup { dirs: vec![dir.clone()], counts: Vec::new() };
