@@ -1,12 +1,17 @@
-//! More users than CLI processes: the least recently used idle ones rest, and nobody notices.
+//! More users than CLI processes, and more sessions than may be live: the least recently used idle ones rest, and
+//! nobody notices.
 
 mod common;
 
 use std::time::{Duration, Instant};
 
-use common::{client::Client, program::bearing, quantile};
+use common::{
+    client::Client,
+    program::{Program, bearing},
+    quantile,
+};
 use jetway_loadtest::model::{self, Ledger};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
 struct Scene {
@@ -15,12 +20,16 @@ struct Scene {
     state: tempfile::TempDir,
 }
 
-async fn scene(test: &str, more: &str) -> Option<Scene> {
+async fn scene(test: &str, process: &str) -> Option<Scene> {
+    scene_with(test, process, "").await
+}
+
+async fn scene_with(test: &str, process: &str, more: &str) -> Option<Scene> {
     let runtime = common::runtime(test)?;
     let state = tempfile::tempdir().unwrap();
     let toml = format!(
         "listen = {{ sdk = \"127.0.0.1:0\", http = \"off\", admin = \"127.0.0.1:0\" }}\n\
-         pool.process = {{ command = [{:?}], state_dir = {:?}, {more} }}\n",
+         pool.process = {{ command = [{:?}], state_dir = {:?}, {process} }}\n{more}",
         runtime.display().to_string(),
         state.path().display().to_string(),
     );
@@ -32,11 +41,15 @@ async fn scene(test: &str, more: &str) -> Option<Scene> {
 impl Scene {
     async fn session(&self, user: &str) -> Client {
         let mut client = Client::hello(self.gateway.sdk, user).await;
+        self.create(&mut client, "chat").await;
+        client
+    }
+
+    async fn create(&self, client: &mut Client, session: &str) {
         let provider = json!({ "type": "openai", "baseUrl": self.model.base_url(), "apiKey": "sk-x" });
         let params =
-            json!({ "sessionId": "chat", "model": "scripted", "provider": provider, "streaming": true });
+            json!({ "sessionId": session, "model": "scripted", "provider": provider, "streaming": true });
         client.call("session.create", params).await.unwrap();
-        client
     }
 
     fn processes(&self) -> usize {
@@ -86,7 +99,9 @@ async fn more_users_than_processes() {
             let since = Instant::now();
             let heard = client.turn("chat", "history").await;
             took.push(since.elapsed());
-            assert!(heard.starts_with(&format!("History: first of {user}")), "round {round}: {heard}");
+            // All of it is there: what ends when its turn has ended has been written down by then.
+            let all = format!("History: first of {user}{}", " | history".repeat(round));
+            assert_eq!(heard, all, "round {round}");
             assert!(client.events("chat", "session.error").is_empty());
             assert!(scene.processes() <= 2, "{} processes", scene.processes());
         }
@@ -132,4 +147,86 @@ async fn processes_stay_inside_the_memory_budget() {
     }
     println!("{USERS} users inside a budget of {} MiB: at most {} MiB", BUDGET >> 20, most >> 20);
     assert!(most <= BUDGET + BUDGET / 20, "{} MiB", most >> 20);
+}
+
+/// Sessions of one tenant, of which fewer may be live: on one process, and on another user's.
+#[tokio::test(flavor = "multi_thread")]
+async fn more_sessions_than_their_tenant_may_have_live() {
+    let name = "more_sessions_than_their_tenant_may_have_live";
+    let limits = "tenants.default.max_active_sessions = 2\n";
+    let Some(scene) = scene_with(name, "max_processes = 2", limits).await else { return };
+    let mut clients = [scene.session("ada").await, scene.session("bob").await];
+    scene.create(&mut clients[0], "second").await;
+    scene.create(&mut clients[0], "third").await;
+    let sessions = [(0, "chat"), (0, "second"), (1, "chat"), (0, "third")];
+    for (n, session) in sessions {
+        clients[n].turn(session, &format!("first of {n} in {session}")).await;
+    }
+    for round in 0..3 {
+        for (n, session) in sessions {
+            let heard = clients[n].turn(session, "history").await;
+            let all = format!("History: first of {n} in {session}{}", " | history".repeat(round));
+            assert_eq!(heard, all, "round {round}");
+            assert!(clients[n].events(session, "session.error").is_empty());
+            assert!(live(&scene).await <= 2, "{} sessions are live", live(&scene).await);
+        }
+    }
+}
+
+/// How many sessions are attached in CLI processes, as the gateway says.
+async fn live(scene: &Scene) -> u64 {
+    let (_, body) = common::program::get(scene.gateway.admin, "/admin/v1/status").await;
+    serde_json::from_str::<Value>(&body).unwrap()["totals"]["sessions"].as_u64().unwrap()
+}
+
+/// What a user's process may be waiting for, none of which is idle.
+const BUSY: [(&str, &str); 4] = [
+    ("turn", "[[say so far]] [[hang]]"),
+    ("permission", "[[permission]]"),
+    ("tool", "[[tool weather]]"),
+    ("question", "[[userinput]]"),
+];
+
+#[tokio::test]
+async fn check_42_only_quiet_processes_are_stopped() {
+    const ROUNDS: usize = 4;
+    let Some(stub) = common::stub_cli("check_42_only_quiet_processes_are_stopped") else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let state = dir.path().join("state");
+    let toml = common::per_user(&stub, &state, "").replace("sandbox =", "max_processes = 6, sandbox =");
+    let gateway = Program::start_in(dir, &toml);
+    let mut busy = Vec::new();
+    for (user, prompt) in BUSY {
+        let mut client = Client::hello(gateway.sdk, user).await;
+        client.create("s").await;
+        client.prompt("s", prompt).await.unwrap();
+        busy.push(client);
+    }
+    // Two places are left for five.
+    let mut others = Vec::new();
+    for n in 0..5 {
+        let mut client = Client::hello(gateway.sdk, &format!("user-{n}")).await;
+        client.create("s").await;
+        client.turn("s", &format!("first of {n}")).await;
+        others.push(client);
+    }
+    for round in 0..ROUNDS {
+        for (n, client) in others.iter_mut().enumerate() {
+            let said = client.turn("s", "[[history]]").await;
+            assert!(said.starts_with(&format!("History: first of {n}")), "round {round}: {said}");
+        }
+    }
+    let (_, page) = gateway.get("/admin/v1/status").await;
+    let page: Value = serde_json::from_str(&page).unwrap();
+    let gone: Vec<_> =
+        page["departed"].as_array().unwrap().iter().map(|d| d["id"].as_str().unwrap()).collect();
+    let taken = gone.iter().filter(|id| BUSY.iter().any(|(user, _)| **id == format!("local/{user}"))).count();
+    println!("CHECK 42: {} processes stopped for others, {taken} of them with something to do", gone.len());
+    assert!(gone.len() >= 5 * ROUNDS / 2, "{gone:?}");
+    assert_eq!((taken, page["totals"]["turns"].as_u64()), (0, Some(BUSY.len() as u64)));
+    for client in &mut busy {
+        let from = client.seen.len();
+        client.call("session.abort", json!({ "sessionId": "s" })).await.unwrap();
+        client.find(from, |m| common::client::is_event(m, "s", "session.idle")).await;
+    }
 }

@@ -34,6 +34,10 @@ async fn the_next_use_brings_it_back_whatever_it_is() {
     ada.create("s").await;
     ada.turn("s", "first").await;
     ada.call("session.mode.set", json!({ "sessionId": "s", "mode": "plan" })).await.unwrap();
+    for kind in ["mcp.oauth_required", "elicitation.requested", "mcp.oauth_required"] {
+        let interest = json!({ "sessionId": "s", "eventType": kind });
+        ada.call("session.eventLog.registerInterest", interest).await.unwrap();
+    }
     let uses = [
         ("session.getMessages", json!({})),
         ("session.name.set", json!({ "name": "of mine" })),
@@ -57,6 +61,8 @@ async fn the_next_use_brings_it_back_whatever_it_is() {
     let modes = told.iter().filter(|r| r.method == "session.mode.set").count();
     let resumes = told.iter().filter(|r| r.method == "session.resume" && r.params.contains("\"hooks\":true"));
     assert_eq!((modes, resumes.count()), (5, 4));
+    let interests = told.iter().filter(|r| r.method == "session.eventLog.registerInterest").count();
+    assert_eq!(interests, 3 + 4 * 2, "each kind of event that it listens for, once each time");
     let found = stub.ledger().findings();
     assert_eq!((found.repeated, found.recreated), (vec![], vec![]));
 }

@@ -273,6 +273,39 @@ async fn check_42_only_what_is_idle_rests() {
     clean(&stub);
 }
 
+/// A prompt that waits for room to run is something to do.
+#[tokio::test]
+async fn check_42_a_prompt_that_waits_keeps_its_session() {
+    const ROUNDS: usize = 10;
+    let one_turn_each = "pool.max_active_sessions = 3\n\
+         tenants.default = { max_concurrent_turns = 10, user_share = \"10%\", requests_per_second = 100000 }";
+    let (stub, gateway) = sharing(1, one_turn_each).await;
+    let mut ada = Client::hello(gateway.sdk, "ada").await;
+    ada.create("works").await;
+    ada.create("waits").await;
+    ada.prompt("works", "[[hang]]").await.unwrap();
+    let waits = ada.request("session.send", json!({ "sessionId": "waits", "prompt": "nonce:queued" })).await;
+    until("it runs", || stub.stats(0).turns == 1).await;
+    // One place is left for the others.
+    for n in 0..ROUNDS {
+        let mut bob = Client::hello(gateway.sdk, &format!("bob-{n}")).await;
+        bob.create(&format!("s-{n}")).await;
+        bob.turn(&format!("s-{n}"), "hello").await;
+    }
+    let closed = |s: &str| {
+        stub.ledger().entries().iter().filter(|e| e.event == Event::Close && e.session == s).count()
+    };
+    println!(
+        "CHECK 42: {ROUNDS} sessions came, {} times a session was taken whose prompt waited",
+        closed("waits")
+    );
+    assert_eq!((closed("works"), closed("waits")), (0, 0));
+    ada.call("session.abort", json!({ "sessionId": "works" })).await.unwrap();
+    ada.reply(waits).await.unwrap();
+    ada.find(0, |m| is_event(m, "waits", "session.idle")).await;
+    clean(&stub);
+}
+
 /// Two clients have a session, one of them is about to use it: neither misses what the other does.
 #[tokio::test]
 async fn a_session_that_two_share_rests_and_wakes_for_both() {

@@ -2,7 +2,7 @@
 
 mod common;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use common::{
     PATIENCE,
@@ -25,15 +25,6 @@ fn key(tenant: &str) -> (String, String) {
     let entry = key.entry(tenant.parse().unwrap());
     let (id, hash) = (&entry.id, entry.sha256.to_hex());
     (key.expose().to_owned(), format!("{{ id = \"{id}\", tenant = \"{tenant}\", sha256 = \"{hash}\" }}"))
-}
-
-/// A program that is a CLI: the stub, as built beside the gateway for the tests.
-fn stub_cli(test: &str) -> Option<PathBuf> {
-    let path = Path::new(env!("CARGO_BIN_EXE_jetway")).with_file_name("stub-cli");
-    if !path.exists() {
-        eprintln!("SKIPPED {test}: no {}; `cargo build --bins` builds it", path.display());
-    }
-    path.exists().then_some(path)
 }
 
 /// Two tenants with processes of their users' own; acme may have `most`.
@@ -98,7 +89,7 @@ impl Tenants {
 #[tokio::test]
 async fn a_tenants_quiet_processes_make_room_for_its_own_users() {
     let name = "a_tenants_quiet_processes_make_room_for_its_own_users";
-    let Some(program) = stub_cli(name) else { return };
+    let Some(program) = common::stub_cli(name) else { return };
     let tenants = Tenants::start(&program);
     let mut una = tenants.connect(&tenants.other, "una").await.unwrap();
     una.create("s").await;
@@ -136,7 +127,7 @@ async fn a_tenants_quiet_processes_make_room_for_its_own_users() {
 #[tokio::test]
 async fn a_tenant_that_may_have_fewer_is_brought_down_to_that() {
     let name = "a_tenant_that_may_have_fewer_is_brought_down_to_that";
-    let Some(program) = stub_cli(name) else { return };
+    let Some(program) = common::stub_cli(name) else { return };
     let tenants = Tenants::start(&program);
     let mut una = tenants.connect(&tenants.other, "una").await.unwrap();
     una.create("s").await;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use common::{MANY, bearing, canonical, is_running, nothing_outside, runtime, script, settings, until, who};
 use jetway_config::{Limits, pool::Pool as Settings};
-use jetway_pool::{Gone, Pool, PoolError, ServerId, StartError, StopReason, Whose};
+use jetway_pool::{Gone, Pool, PoolError, ServerId, ServerState, StartError, StopReason, Whose};
 use jetway_wire::{
     frame::Caps,
     peer::{Peer, connect_params},
@@ -169,6 +169,9 @@ async fn a_cli_that_keeps_dying_is_left_alone() {
     };
     assert!(matches!(refused, PoolError::CrashLoop { failures: 5, .. }), "{refused} after {deaths}");
     assert!(refused.retry_after().is_some_and(|after| after > Duration::from_secs(1)));
+    let row = pool.status().into_iter().find(|s| s.id.as_str() == "acme/ada").unwrap();
+    assert_eq!((row.state, row.restarts), (ServerState::BackingOff, 5));
+    assert!(row.problem.unwrap().starts_with("died 5 times in a row; the next try is in "));
     pool.home(&who("acme/bob"), MANY).await.unwrap();
     stop(&pool).await;
 }

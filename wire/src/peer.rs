@@ -159,7 +159,8 @@ async fn read_all(
     inbox: &mpsc::Sender<Incoming>,
 ) -> Result<(), FrameError> {
     let mut decoder = Decoder::new(caps);
-    let mut buf = vec![0; 16 * 1024];
+    // Small: there is one for each CLI server that is watched.
+    let mut buf = vec![0; 4 * 1024];
     loop {
         let n = match read.read(&mut buf).await {
             Ok(0) | Err(_) => return Ok(()),

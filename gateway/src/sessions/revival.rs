@@ -22,9 +22,8 @@ use crate::{
 };
 
 /// Requests about a session whose effect its CLI process forgets. The latest of each is told again.
-const FORGOTTEN: [&str; 9] = [
+const FORGOTTEN: [&str; 8] = [
     "session.agent.select",
-    "session.eventLog.registerInterest",
     "session.mode.set",
     "session.model.setReasoningEffort",
     "session.model.switchTo",
@@ -33,6 +32,13 @@ const FORGOTTEN: [&str; 9] = [
     "session.permissions.setMode",
     "session.tools.set",
 ];
+
+/// Tells a CLI process that somebody listens for events of one kind, which changes what it does. Each kind is told
+/// again, once.
+const INTEREST: &str = "session.eventLog.registerInterest";
+
+/// How many kinds: the schema names eight that change anything.
+const INTERESTS: usize = 32;
 
 /// Requests about a client's whole CLI server that a new process must hear again.
 const FORGOTTEN_AT_HOME: [&str; 3] =
@@ -50,6 +56,15 @@ pub(crate) fn forgotten_at_home(method: &str) -> bool {
 pub(crate) fn note(told: &mut Vec<Told>, method: &'static str, params: &[u8]) {
     told.retain(|(earlier, _)| *earlier != method);
     told.push((method, params.into()));
+}
+
+/// The same for a kind of event, beside those of other kinds.
+fn note_interest(told: &mut Vec<Told>, params: &[u8]) {
+    let kind = |params| Value::new(params).get("eventType").map(Value::text);
+    let interests = || told.iter().filter(|(method, _)| *method == INTEREST);
+    if interests().count() < INTERESTS && !interests().any(|(_, earlier)| kind(earlier) == kind(params)) {
+        told.push((INTEREST, params.into()));
+    }
 }
 
 /// A session that a client has attached, and what it takes to attach it again.
@@ -92,6 +107,8 @@ impl Route {
     pub(crate) fn remember(&self, method: &'static str, params: &[u8]) {
         if FORGOTTEN.contains(&method) {
             note(&mut self.since().told, method, params);
+        } else if method == INTEREST {
+            note_interest(&mut self.since().told, params);
         }
     }
 

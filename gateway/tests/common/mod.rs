@@ -9,7 +9,7 @@ pub mod trap;
 
 use std::{
     net::SocketAddr,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::atomic::{AtomicUsize, Ordering},
     time::{Duration, Instant},
 };
@@ -63,7 +63,7 @@ fn a_directory() -> String {
 }
 
 /// A configuration for processes of the users' own, `program` each.
-pub fn per_user(program: &std::path::Path, state_dir: &std::path::Path, more: &str) -> String {
+pub fn per_user(program: &Path, state_dir: &Path, more: &str) -> String {
     let (program, state_dir) = (program.display(), state_dir.display());
     format!(
         "{LISTEN}{}pool.process = {{ command = [\"{program}\"], state_dir = \"{state_dir}\", sandbox = \"none\" }}\n{more}\n",
@@ -147,6 +147,15 @@ pub fn runtime(test: &str) -> Option<PathBuf> {
         );
     }
     found
+}
+
+/// A program that is a CLI: the stub, as built beside the gateway for the tests.
+pub fn stub_cli(test: &str) -> Option<PathBuf> {
+    let path = Path::new(env!("CARGO_BIN_EXE_jetway")).with_file_name("stub-cli");
+    if !path.exists() {
+        eprintln!("SKIPPED {test}: no {}; `cargo build --bins` builds it", path.display());
+    }
+    path.exists().then_some(path)
 }
 
 /// An address of this machine at which nobody listens, and which nobody else gets while the socket lives.
