@@ -6,6 +6,7 @@ mod common;
 use std::time::{Duration, Instant};
 
 use common::{
+    BUSY,
     client::Client,
     program::{Program, bearing},
     quantile,
@@ -178,14 +179,6 @@ async fn live(scene: &Scene) -> u64 {
     let (_, body) = common::program::get(scene.gateway.admin, "/admin/v1/status").await;
     serde_json::from_str::<Value>(&body).unwrap()["totals"]["sessions"].as_u64().unwrap()
 }
-
-/// What a user's process may be waiting for, none of which is idle.
-const BUSY: [(&str, &str); 4] = [
-    ("turn", "[[say so far]] [[hang]]"),
-    ("permission", "[[permission]]"),
-    ("tool", "[[tool weather]]"),
-    ("question", "[[userinput]]"),
-];
 
 #[tokio::test]
 async fn check_42_only_quiet_processes_are_stopped() {

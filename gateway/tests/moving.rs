@@ -9,7 +9,7 @@ use std::{
 };
 
 use common::{
-    Gateway, PATIENCE,
+    BUSY, Gateway, PATIENCE,
     client::{Client, is_event},
     start, until,
 };
@@ -218,14 +218,6 @@ async fn a_silent_servers_sessions_stay() {
     clean(&stub);
 }
 
-/// What a session may be waiting for, none of which is idle.
-const BUSY: [(&str, &str); 4] = [
-    ("turn", "[[say so far]] [[hang]]"),
-    ("permission", "[[permission]]"),
-    ("tool", "[[tool weather]]"),
-    ("question", "[[userinput]]"),
-];
-
 #[tokio::test]
 async fn check_42_only_what_is_idle_rests() {
     const ROUNDS: usize = 10;
@@ -278,7 +270,7 @@ async fn check_42_only_what_is_idle_rests() {
 async fn check_42_a_prompt_that_waits_keeps_its_session() {
     const ROUNDS: usize = 10;
     let one_turn_each = "pool.max_active_sessions = 3\n\
-         tenants.default = { max_concurrent_turns = 10, user_share = \"10%\", requests_per_second = 100000 }";
+         tenants.default = { max_concurrent_turns = 2, user_share = \"50%\", requests_per_second = 100000 }";
     let (stub, gateway) = sharing(1, one_turn_each).await;
     let mut ada = Client::hello(gateway.sdk, "ada").await;
     ada.create("works").await;

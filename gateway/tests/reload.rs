@@ -8,21 +8,13 @@ use common::{
     PATIENCE,
     client::Client,
     issuer::{self, Place, Signer},
+    key,
     program::Program,
     stub,
 };
-use jetway_config::ApiKey;
 use jetway_loadtest::stub::Stub;
 use nix::sys::signal::Signal;
 use serde_json::json;
-
-/// A key of acme's, and its entry.
-fn key() -> (String, String) {
-    let key = ApiKey::generate();
-    let entry = key.entry("acme".parse().unwrap());
-    let (id, hash) = (&entry.id, entry.sha256.to_hex());
-    (key.expose().to_owned(), format!("{{ id = \"{id}\", tenant = \"acme\", sha256 = \"{hash}\" }}"))
-}
 
 struct Running {
     _stub: Stub,
@@ -76,7 +68,8 @@ impl Running {
 
 #[tokio::test]
 async fn a_revoked_key_is_of_no_more_use_and_others_notice_nothing() {
-    let ((stays, stays_entry), (goes, goes_entry), (comes, comes_entry)) = (key(), key(), key());
+    let ((stays, stays_entry), (goes, goes_entry), (comes, comes_entry)) =
+        (key("acme"), key("acme"), key("acme"));
     let running = start(&format!("auth.keys = [{stays_entry}, {goes_entry}]"));
     let mut ada = running.connect(&format!("{stays}:ada")).await.unwrap();
     let mut bob = running.connect(&format!("{goes}:bob")).await.unwrap();
@@ -106,7 +99,7 @@ async fn a_revoked_key_is_of_no_more_use_and_others_notice_nothing() {
 
 #[tokio::test]
 async fn a_bad_file_changes_nothing_and_says_why() {
-    let (token, entry) = key();
+    let (token, entry) = key("acme");
     let good = format!("auth.keys = [{entry}]\nlimits.max_in_flight = 9");
     let running = start(&good);
     let mut ada = running.connect(&token).await.unwrap();
@@ -150,7 +143,7 @@ async fn what_cannot_change_is_said_by_name() {
 async fn tokens_are_judged_anew_when_what_is_trusted_changes() {
     let signer = Signer::ec();
     let place = Place::open(&[signer.jwk("k")]).await;
-    let (key, entry) = key();
+    let (key, entry) = key("acme");
     let trusts = |audience: &str| {
         let jwt = place.auth(&["ES256"]).replace(issuer::AUDIENCE, audience);
         format!("{jwt}\nauth.keys = [{entry}]")
@@ -175,7 +168,7 @@ async fn tokens_are_judged_anew_when_what_is_trusted_changes() {
 /// Nobody asks: secrets are mounted as links to a directory that is swapped.
 #[tokio::test]
 async fn a_swapped_link_is_noticed() {
-    let ((old, old_entry), (new, new_entry)) = (key(), key());
+    let ((old, old_entry), (new, new_entry)) = (key("acme"), key("acme"));
     let stub = stub(1);
     let base = common::fleet(stub.addrs(), MORE);
     let toml = |entry: &str| base.replace(MORE, &format!("auth.keys = [{entry}]"));

@@ -7,10 +7,10 @@ use std::path::Path;
 use common::{
     PATIENCE,
     client::{Client, is_event},
+    key,
     program::Program,
     start_fleet, until,
 };
-use jetway_config::ApiKey;
 use jetway_loadtest::{
     model::{self, Ledger},
     stub::Event,
@@ -18,14 +18,6 @@ use jetway_loadtest::{
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
-
-/// A key of a tenant's, and its entry.
-fn key(tenant: &str) -> (String, String) {
-    let key = ApiKey::generate();
-    let entry = key.entry(tenant.parse().unwrap());
-    let (id, hash) = (&entry.id, entry.sha256.to_hex());
-    (key.expose().to_owned(), format!("{{ id = \"{id}\", tenant = \"{tenant}\", sha256 = \"{hash}\" }}"))
-}
 
 /// Two tenants with processes of their users' own; acme may have `most`.
 struct Tenants {
@@ -78,11 +70,7 @@ impl Tenants {
     }
 
     async fn reload(&self, most: &str) {
-        let file = self.gateway.dir.path().join("jetway.toml");
-        std::fs::write(file, self.toml.replace(MOST, most)).unwrap();
-        let from = self.gateway.log().len();
-        self.gateway.signal(Signal::SIGHUP);
-        until("it is loaded", || self.gateway.log()[from..].contains("configuration loaded again")).await;
+        reload(&self.gateway, &self.toml.replace(MOST, most)).await;
     }
 }
 
@@ -145,7 +133,32 @@ async fn a_tenant_that_may_have_fewer_is_brought_down_to_that() {
     tenants.until_running(&["acme/ada", "other/una"]).await;
 }
 
-/// The same with a real runtime: five users on two processes of their tenant's.
+#[tokio::test]
+async fn a_tenant_that_may_have_fewer_sessions_keeps_to_that_from_the_next_use_on() {
+    const SESSIONS: &str = "max_active_sessions = 3";
+    let stub = common::stub(1);
+    let toml = common::fleet(stub.addrs(), &format!("tenants.default = {{ {SESSIONS} }}"));
+    let gateway = Program::start(&toml);
+    let mut ada = Client::hello(gateway.sdk, "ada").await;
+    for n in 0..4 {
+        ada.create(&format!("s-{n}")).await;
+        ada.turn(&format!("s-{n}"), "first").await;
+    }
+    assert_eq!(stub.stats(0).sessions, 3);
+    reload(&gateway, &toml.replace(SESSIONS, "max_active_sessions = 1")).await;
+    assert_eq!(ada.turn("s-0", "[[history]]").await, "History: first");
+    assert_eq!(stub.stats(0).sessions, 1);
+}
+
+/// Has another configuration loaded.
+async fn reload(gateway: &Program, toml: &str) {
+    std::fs::write(gateway.dir.path().join("jetway.toml"), toml).unwrap();
+    let from = gateway.log().len();
+    gateway.signal(Signal::SIGHUP);
+    until("it is loaded", || gateway.log()[from..].contains("configuration loaded again")).await;
+}
+
+/// On a real runtime: five users on two processes of their tenant's.
 #[tokio::test(flavor = "multi_thread")]
 async fn more_users_than_their_tenant_may_have_processes() {
     const USERS: usize = 5;

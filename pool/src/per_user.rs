@@ -1,5 +1,6 @@
 //! A process of each user's own: the shell around [`Slots`].
 
+mod life;
 mod status;
 mod tend;
 
@@ -19,26 +20,25 @@ use jetway_config::{
     recycle::Recycle,
     sandbox::{Level, Uids},
 };
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tracing::{debug, info, warn};
+use tracing::{info, warn};
 
 use crate::{
-    account::Account,
     accounts::Accounts,
     command::{Cli, GITHUB_TOKEN, Host},
     drain::{Departures, DrainReason},
-    error::{Gone, Phase, PoolError, StartError, StopReason, Whose},
-    launch::{LaunchError, Launcher, Over, Process},
+    error::{PoolError, StartError, StopReason, Whose},
+    launch::Launcher,
     limits::{Bounds, Limits, Usage},
-    memory, pulse,
+    memory,
     recycle::Recycler,
     sandbox::{Outside, Walls},
     server::{Attachment, Failure, Keeper, Server, ServerId},
     slots::{Drained, Slot, Slots, Want},
     spawner::Spawner,
     state_dir::{self, Home},
-    strays::{Mark, Marks},
+    strays::Marks,
     telemetry,
     workspace::Workspace,
 };
@@ -235,131 +235,6 @@ impl PerUser {
         Attachment::new(running.server, Some(who.clone()), self.clone())
     }
 
-    /// A process's life, from its slot taken to its slot free.
-    async fn run(self: Arc<Self>, who: Identity, delay: Duration) {
-        let begun = Instant::now();
-        let mut vacate = Vacate { pool: &self, who: &who, outcome: Some(Err(PoolError::ShuttingDown)) };
-        let came_up = tokio::select! {
-            came_up = self.bring_up(&who, delay) => came_up,
-            () = self.closing.cancelled() => Err(PoolError::ShuttingDown),
-        };
-        telemetry::spawned(came_up.as_ref().map(|_| begun.elapsed()));
-        let (mut process, mark, permit) = match came_up {
-            Ok(up) => up,
-            Err(error) => {
-                warn!(tenant = %who.tenant, user = %who.user, %error, "no CLI process");
-                vacate.outcome = Some(Err(error));
-                return;
-            }
-        };
-        let server = Arc::new(self.server(&who, &mut process));
-        let line = process.proved.take();
-        info!(tenant = %who.tenant, user = %who.user, pid = process.pid,
-            version = process.version, took_ms = begun.elapsed().as_millis() as u64, "CLI process ready");
-        let stop = Arc::new(watch::Sender::new(None));
-        let mut stopped = stop.subscribe();
-        let running = Running { server: server.clone(), stop };
-        tell(self.slots().started(&who, running, Instant::now()), Ok(()));
-        vacate.outcome = Some(Ok(()));
-
-        let reason = tokio::select! {
-            over = process.over() => Err(over),
-            reason = stopped.wait_for(Option::is_some) => Ok(reason.ok().and_then(|r| *r)),
-            () = self.closing.cancelled() => Ok(None),
-            () = pulse::until_silent(&server, line, self.ping_interval, self.failures) => {
-                Err(Over::Silent)
-            }
-            never = server.drop_spare_in_time() => match never {},
-        };
-        let gone = match reason {
-            Err(Over::Ended(status)) => {
-                let words = process.last_words().await;
-                warn!(tenant = %who.tenant, user = %who.user, status, words, "CLI process ended by itself");
-                vacate.died_after(server.since.elapsed());
-                Gone::Exited { status }
-            }
-            Err(over @ (Over::Exceeded(_) | Over::Silent)) => {
-                let reason = match over {
-                    Over::Exceeded(limit) => StopReason::Exceeded(limit),
-                    _ => StopReason::Silent,
-                };
-                // Nothing to be gained by asking.
-                let status = process.stop(std::future::ready(())).await;
-                warn!(tenant = %who.tenant, user = %who.user, %reason, status, "CLI process was killed");
-                vacate.died_after(server.since.elapsed());
-                Gone::Stopped(reason)
-            }
-            Ok(reason) => {
-                let reason = reason.unwrap_or(StopReason::Shutdown);
-                let status = process.stop(self.hurry.cancelled()).await;
-                info!(tenant = %who.tenant, user = %who.user, %reason, status, "CLI process stopped");
-                Gone::Stopped(reason)
-            }
-        };
-        telemetry::stopped(&gone);
-        self.departures.add(&server, gone.clone());
-        drop(mark);
-        self.strays.notify_one();
-        drop(permit);
-        // First the slot: who hears that the server is gone may ask for another at once.
-        drop(vacate);
-        server.gone.send_replace(Some(gone));
-    }
-
-    /// A process that is ready, its mark, and its place among the processes.
-    async fn bring_up(
-        &self,
-        who: &Identity,
-        mut delay: Duration,
-    ) -> Result<(Process, Mark, OwnedSemaphorePermit), PoolError> {
-        let begun = Instant::now();
-        let timeout = |phase| PoolError::StartTimeout { phase, after: begun.elapsed() };
-        let room = tokio::time::timeout(self.launcher.start_timeout, self.room.clone().acquire_owned());
-        let permit = room.await.map_err(|_| timeout(Phase::Room))?.map_err(|_| PoolError::ShuttingDown)?;
-        for attempt in 1.. {
-            tokio::time::sleep(delay).await;
-            let mark = self.marks.mark();
-            let error = match self.launcher.launch(who, mark.as_os_str()).await {
-                Ok(process) => return Ok((process, mark, permit)),
-                Err(error) => error,
-            };
-            drop(mark);
-            self.strays.notify_one();
-            let now = Instant::now();
-            delay = {
-                let mut slots = self.slots();
-                slots.died(who, Duration::ZERO, now);
-                slots.delay(who, now)
-            };
-            if let LaunchError::Timeout { phase } = error {
-                return Err(timeout(phase));
-            }
-            if attempt >= self.attempts || !error.is_worth_retrying() {
-                let (cause, after) = (error.to_string(), begun.elapsed());
-                return Err(PoolError::Launch { cause, attempts: attempt, after });
-            }
-            debug!(tenant = %who.tenant, user = %who.user, attempt, %error, "CLI process did not come up");
-        }
-        Err(PoolError::ShuttingDown)
-    }
-
-    fn server(&self, who: &Identity, process: &mut Process) -> Server {
-        Server {
-            id: ServerId::of_user(who),
-            incarnation: self.incarnations.fetch_add(1, Ordering::Relaxed),
-            way: process.way.clone(),
-            token: Some(process.token.clone()),
-            state: None,
-            pid: process.pid,
-            meter: Some(process.meter.clone()),
-            version: process.version.clone(),
-            since: Instant::now(),
-            spare: Mutex::new(process.spare.take()),
-            gone: watch::Sender::new(None),
-            account: Arc::new(Account::default()),
-        }
-    }
-
     /// Holds a user's processes to what sessions ask for.
     pub(crate) fn bind(&self, who: &Identity, bounds: Bounds) {
         self.launcher.limits.bind(who, bounds);
@@ -426,32 +301,6 @@ impl Keeper for PerUser {
 
     /// Whether a process lives is seen by its end, not by its dials.
     fn dialled(&self, _: &Server, _: Option<&Failure>) {}
-}
-
-/// Frees the slot of a process's task, however that ends, and tells those who wait.
-struct Vacate<'a> {
-    pool: &'a PerUser,
-    who: &'a Identity,
-    outcome: Option<Result<(), PoolError>>,
-}
-
-impl Vacate<'_> {
-    fn died_after(&self, ran_for: Duration) {
-        self.pool.slots().died(self.who, ran_for, Instant::now());
-    }
-}
-
-impl Drop for Vacate<'_> {
-    fn drop(&mut self) {
-        let waiting = self.pool.slots().ended(self.who);
-        tell(waiting, self.outcome.take().unwrap_or(Ok(())));
-    }
-}
-
-fn tell(waiting: Option<Ticket>, outcome: Result<(), PoolError>) {
-    if let Some(ticket) = waiting {
-        ticket.send_replace(Some(outcome));
-    }
 }
 
 /// Accounts of their own for users' processes, which must reach what they are to run.

@@ -118,9 +118,10 @@ async fn put_to_rest(
         relay::write_turn_lost(session, &mut lost);
     }
     for (client, leg) in resting::holders(core, server, session) {
-        client.put_to_rest(|| leg.forget(session).map(|route| vec![route]));
-        session.detach(Outcome::Indeterminate);
-        let _ = client.send(&lost);
+        if client.put_to_rest(|| leg.forget(session).map(|route| vec![route])).is_some() {
+            session.detach(Outcome::Indeterminate);
+            let _ = client.send(&lost);
+        }
     }
     for leg in core.kept.legs_with(session) {
         leg.unroute(&session.key.id, Outcome::Indeterminate);

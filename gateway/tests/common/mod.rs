@@ -14,7 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use jetway_config::{Config, Sources};
+use jetway_config::{ApiKey, Config, Sources};
 use jetway_gateway::App;
 use jetway_loadtest::stub::{Options, Stub};
 use metrics_exporter_prometheus::PrometheusBuilder;
@@ -24,6 +24,14 @@ pub const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Free ports, no HTTP, everything on loopback.
 const LISTEN: &str = "listen = { sdk = \"127.0.0.1:0\", http = \"off\", admin = \"127.0.0.1:0\" }\n";
+
+/// What a session may be waiting for, none of which is idle, and a prompt of the stub's for each.
+pub const BUSY: [(&str, &str); 4] = [
+    ("turn", "[[say so far]] [[hang]]"),
+    ("permission", "[[permission]]"),
+    ("tool", "[[tool weather]]"),
+    ("question", "[[userinput]]"),
+];
 
 /// No limit in the way, for tests of something else.
 const ROOM: &str = "tenants.default = { max_concurrent_turns = 100000, max_active_sessions = 100000, max_processes = 100000, \
@@ -147,6 +155,14 @@ pub fn runtime(test: &str) -> Option<PathBuf> {
         );
     }
     found
+}
+
+/// A key of a tenant's, and its entry.
+pub fn key(tenant: &str) -> (String, String) {
+    let key = ApiKey::generate();
+    let entry = key.entry(tenant.parse().unwrap());
+    let (id, hash) = (&entry.id, entry.sha256.to_hex());
+    (key.expose().to_owned(), format!("{{ id = \"{id}\", tenant = \"{tenant}\", sha256 = \"{hash}\" }}"))
 }
 
 /// A program that is a CLI: the stub, as built beside the gateway for the tests.
