@@ -44,7 +44,7 @@ impl Bounds {
         });
         for (path, limit) in &self.disk {
             if !disks[1..].iter().any(|disk| disk.is(path, *limit)) {
-                disks.push(Disk::new(path.clone(), *limit));
+                disks.push(Disk::part(path.clone(), *limit));
             }
         }
     }

@@ -17,6 +17,10 @@ const SLACK: u64 = 1 << 20;
 const PART: u64 = 16;
 /// and after this time at the latest: what others freed may hide it.
 const AT_LATEST: Duration = Duration::from_secs(300);
+/// The same of a part of a home that has a limit of its own, which is smaller and which few have;
+const SOON: Duration = Duration::from_secs(5);
+/// or after so many times of what the last count took, if that is longer: then it takes at most 2 % of a processor.
+const REST: u32 = 50;
 
 /// One home, watched while its processes run.
 #[derive(Debug)]
@@ -28,12 +32,21 @@ pub(super) struct Disk {
     counted: Instant,
     /// Bytes free then.
     free: u64,
+    /// After which time it is counted at the latest.
+    at_latest: Duration,
+    /// It is a part of a home.
+    part: bool,
 }
 
 impl Disk {
     pub(super) fn new(home: PathBuf, limit: u64) -> Self {
         let free = free(&home);
-        Self { home, limit, first: None, counted: Instant::now(), free }
+        Self { home, limit, first: None, counted: Instant::now(), free, at_latest: AT_LATEST, part: false }
+    }
+
+    /// A part of a home that has a limit of its own.
+    pub(super) fn part(dir: PathBuf, limit: u64) -> Self {
+        Self { at_latest: SOON, part: true, ..Self::new(dir, limit) }
     }
 
     /// Whether it is that directory, with that limit.
@@ -44,7 +57,7 @@ impl Disk {
     /// Whether it is worth counting now.
     pub(super) fn is_due(&self) -> bool {
         let lost = self.free.saturating_sub(free(&self.home));
-        self.first.is_none() || lost > self.limit / PART || self.counted.elapsed() > AT_LATEST
+        self.first.is_none() || lost > self.limit / PART || self.counted.elapsed() > self.at_latest
     }
 
     /// Counts; whether the home is beyond its limit. Reads directories: not for the event loop.
@@ -52,6 +65,9 @@ impl Disk {
         self.free = free(&self.home);
         self.counted = Instant::now();
         let size = size(&self.home);
+        if self.part {
+            self.at_latest = SOON.max(self.counted.elapsed() * REST).min(AT_LATEST);
+        }
         let first = *self.first.get_or_insert(size);
         size > self.limit && size > first.saturating_add(SLACK)
     }
