@@ -21,29 +21,36 @@ export async function until(probe, what) {
 
 /**
  * Runs `body` with a gateway, removes everything afterwards and ends the program: with 1 when something failed.
- * @param {(gateway: { http: string, sdk: string, npx: () => string[] }) => Promise<void>} body
+ * @typedef {{ http: string, sdk: string }} Addresses
+ * @param {(gateway: Addresses & { npx: () => string[], another: (command: string[]) => Promise<Addresses> }) =>
+ *   Promise<void>} body gets one more gateway, before other CLI servers, by `another`
  * @param {{ command?: string[], more?: string }} options another CLI server than the real one; more configuration
  */
 export async function main(body, { command, more = "" } = {}) {
   const dir = mkdtempSync(join(tmpdir(), "jetway-http-"));
   try {
     await withPrograms(async () => {
-      const profile = { profile: "debug" };
-      const model = await launch("scripted-model", [], ["scripted model"], profile);
-      const config = join(dir, "jetway.toml");
-      writeFileSync(
-        config,
-        `[listen]\nsdk = "127.0.0.1:0"\nhttp = "127.0.0.1:0"\nadmin = "off"\n` +
-          `[pool.process]\nstate_dir = "${join(dir, "state")}"\nstart_timeout = "1m"\n` +
-          // A sandbox would not see the stand-in below.
-          `sandbox = "none"\n${command ? `command = ${JSON.stringify(command)}\n` : ""}` +
-          `[directory]\npath = "${join(dir, "directory.db")}"\n` +
-          `[tenants.default.provider]\nbase_url = "${model.found["scripted model"]}"\nmodel = "scripted"\n${more}`,
-      );
+      const model = await launch("scripted-model", [], ["scripted model"], { profile: "debug" });
       const { path, npx } = standIn(dir);
       const env = { ...process.env, PATH: path + delimiter + process.env.PATH };
-      const jetway = await launch("jetway", ["serve", "--config", config], ["sdk", "http"], { ...profile, env });
-      await body({ ...jetway.found, npx });
+      const serve = async (name, command, more) => {
+        const own = join(dir, name);
+        mkdirSync(own);
+        const config = join(own, "jetway.toml");
+        writeFileSync(
+          config,
+          `[listen]\nsdk = "127.0.0.1:0"\nhttp = "127.0.0.1:0"\nadmin = "off"\n` +
+            `[pool.process]\nstate_dir = "${join(own, "state")}"\nstart_timeout = "1m"\n` +
+            // A sandbox would not see the stand-in below.
+            `sandbox = "none"\n${command ? `command = ${JSON.stringify(command)}\n` : ""}` +
+            `[directory]\npath = "${join(own, "directory.db")}"\n` +
+            `[tenants.default.provider]\nbase_url = "${model.found["scripted model"]}"\nmodel = "scripted"\n${more}`,
+        );
+        const options = { profile: "debug", env };
+        return (await launch("jetway", ["serve", "--config", config], ["sdk", "http"], options)).found;
+      };
+      const another = (command) => serve("another", command, "");
+      await body({ ...(await serve("one", command, more)), npx, another });
     });
   } catch (error) {
     if (!(error instanceof Interrupted)) console.error(error);

@@ -3,8 +3,11 @@
 
 import assert from "node:assert/strict";
 import { execFile } from "node:child_process";
+import { existsSync } from "node:fs";
+import { join } from "node:path";
 import { promisify } from "node:util";
 
+import { root } from "../demo/launch.mjs";
 import { PATIENCE_MS, main, until } from "./gateway.mjs";
 
 const CREATE = `curl -X POST https://cc-api.example.com/api/v1/sessions \\
@@ -31,15 +34,15 @@ const CREATE = `curl -X POST https://cc-api.example.com/api/v1/sessions \\
   }'`;
 const BY_START = "curl https://cc-api.example.com/api/v1/sessions?sort=started_at&order=desc";
 const BY_UPDATE = "curl https://cc-api.example.com/api/v1/sessions?sort=updated_at&order=desc";
-const RUNNING = "curl https://cc-api.example.com/api/v1/sessions?status=running";
-const COMPLETED = "curl https://cc-api.example.com/api/v1/sessions?status=completed";
+const withStatus = (status) => `curl https://cc-api.example.com/api/v1/sessions?status=${status}`;
 const DETAIL = `curl https://cc-api.example.com/api/v1/sessions/{session_id} \\
   -H "Authorization: Bearer \${GITHUB_TOKEN}"`;
 const removal = (query) => `curl -X DELETE https://cc-api.example.com/api/v1/sessions/{session_id}${query} \\
   -H "Authorization: Bearer \${GITHUB_TOKEN}"`;
 /** The documents show these as handlers: what they read of a request is what is sent here. */
-const post = (path, body) => `curl -X POST https://cc-api.example.com/api/v1${path} \\
+const send = (method, path, body) => `curl -X ${method} https://cc-api.example.com/api/v1${path} \\
   -H "Authorization: Bearer \${GITHUB_TOKEN}"${body ? ` -H "Content-Type: application/json" -d '${JSON.stringify(body)}'` : ""}`;
+const post = (path, body) => send("POST", path, body);
 
 const run = promisify(execFile);
 const TIME = /^\d{4}-\d\d-\d\dT[\d:.]+Z$/;
@@ -60,6 +63,9 @@ const terminal = (http) => async (command, status, { id = "", user = "local" } =
   return body && JSON.parse(body);
 };
 
+/** What the documents show on pages is read here by id. */
+const session = (curl, id) => curl(DETAIL, 200, { id });
+
 /** Making, listing, seeing and deleting sessions. */
 async function management(curl, gateway) {
   const made = [];
@@ -77,13 +83,20 @@ async function management(curl, gateway) {
   await curl(post(`/sessions/${second}/messages`, { prompt: "[[say hello]]" }), 200);
   const updates = (await curl(BY_UPDATE, 200)).sessions.map((session) => session.updated_at);
   assert.deepEqual(updates, updates.toSorted().reverse());
-  await until(async () => (await ids(RUNNING)).length === 3, () => "all three run");
-  assert.deepEqual(await ids(COMPLETED), []);
+  await until(async () => (await ids(withStatus("running"))).length === 3, () => "all three run");
+  assert.deepEqual(await ids(withStatus("all")), [third, second, first]);
+  for (const status of ["pending", "completed", "failed", "terminated"]) {
+    assert.deepEqual(await ids(withStatus(status)), [], status);
+  }
 
-  const detail = await curl(DETAIL, 200, { id: second });
+  const detail = await session(curl, second);
   assert.deepEqual(detail.config.timeout_minutes, 60);
   assert.deepEqual([detail.config.cpu_limit, detail.config.memory_limit], ["2", "4Gi"]);
   assert.ok(!JSON.stringify(detail).includes("ghp_"), "a secret is shown");
+  // What it takes of what it may: memory and processors of its process, and its own files.
+  assert.ok(detail.resources.memory_bytes > 1 << 20 && detail.resources.cpu_seconds > 0);
+  const kept = { [second]: detail.workspace, [third]: (await session(curl, third)).workspace };
+  assert.ok(Object.values(kept).every(existsSync), "its workspace is there");
   const server = "-y @modelcontextprotocol/server-github ghp_xxxxx";
   // Started when its session is first asked something.
   await until(() => gateway.npx().includes(server), () => `its MCP server among: ${gateway.npx()}`);
@@ -91,10 +104,75 @@ async function management(curl, gateway) {
   await curl(removal(""), 204, { id: first });
   await curl(removal("?delete_pvc=false"), 204, { id: second });
   await curl(removal("?force=true"), 204, { id: third });
-  assert.deepEqual(await ids(RUNNING), []);
-  const record = await curl(DETAIL, 200, { id: third });
-  assert.equal(record.status, "terminated");
+  assert.deepEqual([existsSync(kept[second]), existsSync(kept[third])], [true, false]);
+  assert.deepEqual(await ids(withStatus("running")), []);
+  assert.deepEqual(await ids(withStatus("terminated")), [third, second, first]);
+  const record = await session(curl, third);
+  assert.deepEqual([record.status, record.reason], ["terminated", "deleted"]);
   assert.match(record.ended_at, TIME);
+}
+
+/** The other statuses, and how sessions come to them. Returns what is to be seen of `timeout_minutes` when that is over. */
+async function lifecycle(curl) {
+  const make = (name, config) => curl(post("/sessions", { name, permissions: "approve", config }), 201);
+  const timed = await make("timed", { timeout_minutes: 1 });
+
+  const worker = await make("worker", { auto_delete_after_hours: 24 });
+  const done = await curl(send("PATCH", "/sessions/worker", { status: "completed" }), 200);
+  assert.deepEqual([done.status, done.completed_at], ["completed", done.ended_at]);
+  const found = await curl(withStatus("completed"), 200);
+  assert.deepEqual(found.sessions.map((s) => s.session_id), [worker.session_id]);
+  await curl(post("/sessions/worker/messages", { prompt: "[[say back again]]" }), 200);
+  await until(async () => (await session(curl, worker.session_id)).status === "running", () => "it runs again");
+
+  const brief = await make("brief", { auto_delete_on_complete: true });
+  await curl(send("PATCH", "/sessions/brief", { status: "completed" }), 200);
+  const record = await session(curl, brief.session_id);
+  assert.deepEqual([record.status, record.reason], ["terminated", "completed"]);
+
+  const hog = await make("hog", { memory_limit: "256Mi" });
+  // A tail of what has no lines is all of it.
+  const command = { command: "head -c 1G /dev/zero | tail; sleep 60", description: "takes too much" };
+  await curl(post("/sessions/hog/messages", { prompt: `[[tool bash ${JSON.stringify(command)}]]` }), 502);
+  await until(async () => (await session(curl, hog.session_id)).status === "failed", () => "it has failed");
+  const failed = await curl(withStatus("failed"), 200);
+  assert.ok(failed.sessions.some((s) => s.session_id === hog.session_id && s.reason === "memory_limit"));
+  await curl(post("/sessions/hog/messages", { prompt: "[[say on we go]]" }), 200);
+  await curl(removal(""), 204, { id: hog.session_id });
+
+  return async () => {
+    const over = async () => (await quietly(curl, timed.session_id)).status;
+    await until(async () => (await over()) === "terminated", () => "a minute is over");
+    assert.equal((await session(curl, timed.session_id)).reason, "timeout");
+  };
+}
+
+/** The same without a word in the transcript. */
+async function quietly(curl, id) {
+  const log = console.log;
+  console.log = () => {};
+  try {
+    return await curl(DETAIL, 200, { id });
+  } finally {
+    console.log = log;
+  }
+}
+
+/** Sessions in the cloud. Its part is played by the stub: the real one needs an account. */
+async function cloud(curl, another) {
+  const repository = { owner: "myorg", name: "myrepo", branch: "main" };
+  // What `copilot-runtime` 1.0.85 says: it knows of no cloud.
+  const refused = await curl(post("/sessions", { cloud: { repository } }), 501);
+  assert.equal(refused.type, "urn:jetway:problem:not-implemented");
+
+  const stub = await another([join(root, "target/debug/stub-cli"), "--cloud", "1500"]);
+  const far = terminal(stub.http);
+  const { session_id: id, status, reason } = await far(post("/sessions", { name: "far", cloud: { repository } }), 201);
+  assert.deepEqual([status, reason], ["pending", "waiting for the cloud's agent"]);
+  const asked = far(post("/sessions/far/messages", { prompt: "READMEを要約して" }), 200);
+  await until(async () => (await quietly(far, id)).turn?.status === "pending", () => "its first prompt is held");
+  assert.equal((await asked).content, "You said: READMEを要約して");
+  assert.equal((await session(far, id)).status, "running");
 }
 
 /** Chats, a team's chat, and one question. */
@@ -129,6 +207,9 @@ async function chats(curl) {
 await main(async (gateway) => {
   const curl = terminal(gateway.http);
   await management(curl, gateway);
+  const lastly = await lifecycle(curl);
+  await cloud(curl, gateway.another);
   await chats(curl);
+  await lastly();
   console.log("\nEvery request was answered as its document says.");
 });
