@@ -7,6 +7,8 @@ import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { promisify } from "node:util";
 
+import { CopilotClient, RuntimeConnection, approveAll } from "@github/copilot-sdk";
+
 import { root } from "../demo/launch.mjs";
 import { PATIENCE_MS, main, until } from "./gateway.mjs";
 
@@ -173,6 +175,20 @@ async function cloud(curl, another) {
   await until(async () => (await quietly(far, id)).turn?.status === "pending", () => "its first prompt is held");
   assert.equal((await asked).content, "You said: READMEを要約して");
   assert.equal((await session(far, id)).status, "running");
+
+  // By an SDK, whose application need not wait for `session.start` itself.
+  const connection = RuntimeConnection.forUri(stub.sdk, { connectionToken: "local" });
+  const client = new CopilotClient({ connection });
+  const events = [];
+  const onEvent = ({ type, data }) => events.push(data.infoType ?? data.producer ?? type);
+  const config = { cloud: { repository }, streaming: true, onPermissionRequest: approveAll, onEvent };
+  const theirs = await client.createSession(config);
+  const said = await theirs.sendAndWait({ prompt: "READMEを要約して" }, PATIENCE_MS);
+  assert.equal(said.data.content, "You said: READMEを要約して");
+  const order = ["jetway.turn_pending", "copilot-agent", "user.message"].map((name) => events.indexOf(name));
+  assert.ok(order[0] >= 0 && order[0] < order[1] && order[1] < order[2], events.join());
+  console.log(`\n# the same by the TypeScript SDK:\n${events.join(" → ")}`);
+  await client.stop();
 }
 
 /** Chats, a team's chat, and one question. */

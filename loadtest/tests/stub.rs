@@ -23,6 +23,29 @@ struct Client {
     inbox: Receiver<Incoming>,
 }
 
+#[tokio::test]
+async fn a_cloud_session_is_used_once_its_agent_has_come() {
+    let stub = Stub::start(Options::default()).unwrap();
+    let mut client = Client::connect(&stub, 0).await;
+    let given = client.call("session.create", json!({"sessionId": "mine", "cloud": {}})).await;
+    assert!(given.unwrap_err().1.contains("must be omitted"));
+    let made = client.ok("session.create", json!({"cloud": {}})).await;
+    let id = made["sessionId"].as_str().unwrap().to_owned();
+    let early = client.call("session.send", json!({"sessionId": id, "prompt": "hi"})).await;
+    assert!(early.unwrap_err().1.contains("has not come"));
+    stub.agent_comes(0, &id);
+    assert_eq!(client.event("session.start").await["producer"], "copilot-agent");
+    client.send(&id, "hi").await;
+    assert_eq!(client.turn().await.1, "You said: hi");
+    // It is there for whoever comes back, and what happened meanwhile is in its history.
+    client.ok("session.detach", json!({"sessionId": id})).await;
+    stub.agent_comes(0, &id);
+    client.ok("session.resume", json!({"sessionId": id})).await;
+    let history = client.ok("session.getMessages", json!({"sessionId": id})).await;
+    let starts = history["events"].as_array().unwrap().iter().filter(|e| e["type"] == "session.start");
+    assert_eq!(starts.count(), 2);
+}
+
 impl Client {
     async fn connect(stub: &Stub, server: usize) -> Self {
         let client = Self::raw(stub, server).await;

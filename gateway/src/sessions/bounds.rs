@@ -5,7 +5,10 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::Arc,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -20,7 +23,11 @@ use jetway_config::Identity;
 use jetway_pool::{Bounds, Gone, StopReason, Workspace};
 
 use super::{leg::Leg, registry::Session};
-use crate::{app::Core, directory::Key, quantity};
+use crate::{
+    app::Core,
+    directory::{Entry, Key, Status},
+    quantity,
+};
 
 /// How often it is looked which sessions are live.
 const LOOK: Duration = Duration::from_secs(1);
@@ -69,6 +76,56 @@ impl Limits {
                 .and_then(|s| quantity::bytes(&s)),
             durable: config.pvc_enabled,
         }
+    }
+}
+
+/// On what terms a session lives.
+#[derive(Debug, Default)]
+pub(super) struct Terms {
+    limits: Mutex<Limits>,
+    /// The directory has it as completed or failed: with its next turn it runs again.
+    ended: AtomicBool,
+    /// Why it is being removed, if there is a reason of its own.
+    removal: Mutex<Option<&'static str>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Terms {
+    /// As the directory has them now.
+    pub(super) fn learn(&self, entry: &Entry) {
+        let over = matches!(entry.status, Status::Completed | Status::Failed);
+        self.ended.store(over, Ordering::Relaxed);
+        *lock(&self.limits) = Limits::of(entry.note.as_deref());
+    }
+}
+
+impl Session {
+    /// What it has as limits and files of its own.
+    pub(crate) fn limits(&self) -> Limits {
+        *lock(&self.terms.limits)
+    }
+
+    /// It is completed or has failed, until its next turn.
+    pub(crate) fn ended(&self) {
+        self.terms.ended.store(true, Ordering::Relaxed);
+    }
+
+    /// A turn of it has begun. Returns whether it was completed or had failed.
+    pub(crate) fn resumes(&self) -> bool {
+        self.terms.ended.swap(false, Ordering::Relaxed)
+    }
+
+    /// It is to be removed for that reason.
+    pub(crate) fn remove_because(&self, reason: Option<&'static str>) {
+        *lock(&self.terms.removal) = reason;
+    }
+
+    /// Why it was removed.
+    pub(crate) fn removal(&self) -> Option<&'static str> {
+        *lock(&self.terms.removal)
     }
 }
 

@@ -21,7 +21,7 @@ use jetway_pool::ServerId;
 use jetway_wire::event::Turn;
 
 use super::{
-    bounds::Limits,
+    bounds::Terms,
     cloud::Agent,
     lease::Lease,
     room::{Crowded, Live, Most, Room},
@@ -29,7 +29,7 @@ use super::{
 };
 use crate::{
     admission::Permit,
-    directory::{Entry, Key, Member, Place, Role, Status},
+    directory::{Entry, Key, Member, Place, Role},
     metrics,
     stack::Busy,
 };
@@ -54,8 +54,7 @@ pub(crate) struct Session {
     pub(super) agent: Agent,
     /// Whether a terminal shows it, once that was heard of.
     shown: Mutex<Option<bool>>,
-    /// The directory has it as completed or failed: with its next turn it runs again.
-    ended: AtomicBool,
+    pub(super) terms: Terms,
     counters: Arc<Counters>,
 }
 
@@ -79,9 +78,6 @@ struct State {
     heard: Instant,
     /// What becomes of prompts while a turn runs.
     busy: Busy,
-    limits: Limits,
-    /// Why it is being removed, if there is a reason of its own.
-    removal: Option<&'static str>,
     /// Under which it was used last, by this gateway.
     fence: Option<Fence>,
     /// Connections to the CLI server that are attached to it.
@@ -177,8 +173,6 @@ impl Registry {
                 members: entry.members.clone().into(),
                 heard: Instant::now(),
                 busy: Busy::default(),
-                limits: Limits::default(),
-                removal: None,
                 fence: None,
                 attached: 0,
                 times: 0,
@@ -196,7 +190,7 @@ impl Registry {
                 left: AtomicBool::new(false),
                 agent: Agent::of(entry),
                 shown: Mutex::default(),
-                ended: AtomicBool::new(false),
+                terms: Terms::default(),
                 counters: self.counters.clone(),
             })
         });
@@ -319,11 +313,8 @@ impl Session {
     fn learn(&self, entry: &Entry) {
         self.shared_with(entry.members.clone().into());
         self.agent.learn(entry);
-        let over = matches!(entry.status, Status::Completed | Status::Failed);
-        self.ended.store(over, Ordering::Relaxed);
-        let limits = Limits::of(entry.note.as_deref());
+        self.terms.learn(entry);
         let mut state = self.lock();
-        state.limits = limits;
         if state.attached == 0 {
             state.made |= entry.confirmed;
             state.server = ServerId::new(entry.place.server.as_str());
@@ -360,31 +351,6 @@ impl Session {
     /// Whether others than its owner take part.
     pub(crate) fn is_shared(&self) -> bool {
         !self.lock().members.is_empty()
-    }
-
-    /// What it has as limits and files of its own.
-    pub(crate) fn limits(&self) -> Limits {
-        self.lock().limits
-    }
-
-    /// It is completed or has failed, until its next turn.
-    pub(crate) fn ended(&self) {
-        self.ended.store(true, Ordering::Relaxed);
-    }
-
-    /// A turn of it has begun. Returns whether it was completed or had failed.
-    pub(crate) fn resumes(&self) -> bool {
-        self.ended.swap(false, Ordering::Relaxed)
-    }
-
-    /// It is to be removed for that reason.
-    pub(crate) fn remove_because(&self, reason: Option<&'static str>) {
-        self.lock().removal = reason;
-    }
-
-    /// Why it was removed.
-    pub(crate) fn removal(&self) -> Option<&'static str> {
-        self.lock().removal
     }
 
     /// What becomes of prompts while a turn runs.
