@@ -117,10 +117,12 @@ async fn accounts_close_what_rules_leave_open() {
         std::fs::write(&secret, "bob's").unwrap();
         let script = format!(
             "try() {{ what=$1; shift; if \"$@\" >/dev/null 2>&1; then echo \"open $what\"; else echo \"shut $what\"; fi; }}\n\
-             try read cat {secret}\ntry mode chmod 777 {secret}\ntry time touch -c {secret}\ntry list ls {home}\n\
+             touched() {{ [ -e {secret} ] && touch -c {secret}; }}\n\
+             listed() {{ ls {home} | grep -q bob; }}\n\
+             try read cat {secret}\ntry mode chmod 777 {secret}\ntry time touched\ntry list listed\n\
              try size stat {secret}\ntry kill kill -0 {pid}\ntry own touch mine\n",
             secret = secret.display(),
-            home = scene.state().display(),
+            home = scene.state().join("local").display(),
             pid = bearing(&format!("COPILOT_HOME={}", scene.home("bob").display()))[0],
         );
         let said = scene.shell(&mut ada, "ada", &script).await;
