@@ -30,7 +30,7 @@ test:                ## Everything that must hold: format, lints, docs, tests, S
 	$(call step,what the tests need,deploy/setup test)
 	$(MAKE) check
 	$(call step,unit and integration tests,cargo test --workspace)
-	$(MAKE) sdk http users-slice kills-slice fuzz-slice
+	$(MAKE) sdk http users-slice room-slice kills-slice fuzz-slice
 
 check:               ## Format, lints, docs
 	$(call step,format,cargo fmt --all --check)
@@ -95,6 +95,14 @@ kills:               ## kill -9 of one CLI process in ten every second under 200
 
 kills-slice: binaries
 	$(call step,CLI processes are killed under 12 users,node loadtest/scale/kills.mjs --users 12 --seconds 8 --over 4 --profile debug)
+
+room:                ## 8 people on 2 gateways, 200 turns in one shared session of a real runtime (ARGS="--turns N --users N --gateways N")
+	deploy/setup test
+	cargo build --release --bin jetway --bin scripted-model
+	node loadtest/scale/room.mjs $(ARGS)
+
+room-slice: binaries
+	$(call step,people on two gateways in one session,node loadtest/scale/room.mjs --turns 24 --profile debug)
 
 binaries:
 	@deploy/setup test

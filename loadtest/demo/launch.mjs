@@ -56,7 +56,7 @@ function plain(line) {
 }
 
 /**
- * Starts `target/<profile>/<program>`, inside {@link withPrograms}, and waits until it has said where each of
+ * Starts `target/<profile>/<program>`, or a program by its absolute path, inside {@link withPrograms}, and waits until it has said where each of
  * `names` listens.
  * @returns {Promise<{ pid: number, found: Record<string, string>, exited: Promise<string> }>}
  */
@@ -64,7 +64,7 @@ export async function launch(program, args, names, { profile = "release", ...opt
   if (closing) throw new Interrupted(`${program} is not started any more`);
   // In a process group of its own: a Ctrl-C on the terminal is for us, who then stop it in order.
   const stdio = ["ignore", "pipe", "pipe"];
-  const child = spawn(join(root, "target", profile, program), args, { cwd: root, detached: true, stdio, ...options });
+  const child = spawn(resolve(root, "target", profile, program), args, { cwd: root, detached: true, stdio, ...options });
   const [last, found] = [[], {}];
   const keep = (line) => last.push(plain(line)) > KEPT && last.shift();
   const exited = new Promise((done) => {
@@ -87,7 +87,7 @@ export async function launch(program, args, names, { profile = "release", ...opt
     createInterface(child.stderr).on("line", keep);
     createInterface(child.stdout).on("line", (line) => {
       keep(line);
-      const [, name, address] = line.match(/^(.+?) listening on (\S+)$/) ?? [];
+      const [, name, address] = line.match(/^(.+?) listening on (?:port )?(\S+)$/) ?? [];
       if (name) found[name] = address;
       if (names.every((name) => found[name])) resolve();
     });

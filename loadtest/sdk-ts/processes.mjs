@@ -14,7 +14,7 @@ const DIRECT_TOKEN = "conformance-token";
 const START_TIMEOUT_MS = 20_000;
 
 /** The runtime that the installed SDK brings for this platform. */
-function runtimePath() {
+export function runtimePath() {
   if (process.env.COPILOT_RUNTIME_BIN) return process.env.COPILOT_RUNTIME_BIN;
   const scope = resolve(here, "../node_modules/@github");
   for (const name of readdirSync(scope).filter((name) => name.startsWith("copilot-sdk-"))) {
