@@ -22,7 +22,7 @@ fn main() -> std::io::Result<()> {
             let scope = if name.starts_with("session.") { "session" } else { "home" };
             let ids = if ids.is_empty() { "-".to_owned() } else { ids.join(",") };
             methods.push(format!(
-                "# {}\n{name}  {scope}  operator  operator  NEW  as-is  {ids}",
+                "# {}\n{name}  {scope}  operator  operator  NEW  -  as-is  {ids}",
                 method.description
             ));
         }

@@ -10,6 +10,7 @@
 //! | full | who may call it on a CLI server of one's own ([`Grant`]) |
 //! | shared | who may call it beside other users of one CLI server ([`Grant`]) |
 //! | known | which runtime's published schema has it: `both`, `1.0.85` (npm `@github/copilot-sdk` 1.0.14), `1.0.102`; `unlisted`: neither, though SDKs call it |
+//! | turn | what it does for a turn ([`Starts`]): `-`, `begins`, `later` |
 //! | result | what is to become of the CLI's answer ([`Answer`]) |
 //! | ids | where session ids stand in the params; `a.b` is nested, `a[]` each element |
 //!
@@ -67,6 +68,17 @@ pub enum Grant {
     Never,
 }
 
+/// What a method does for a turn of its session, as measured on a runtime.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Starts {
+    /// None begins.
+    Nothing,
+    /// One begins, or goes on with more to do, once it is answered.
+    Turn,
+    /// Turns will begin by themselves.
+    Later,
+}
+
 /// What is to become of the CLI's answer to a method, where the server is not the caller's alone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Answer {
@@ -98,6 +110,8 @@ pub struct Method {
     pub name: &'static str,
     /// Who deals with it.
     pub scope: Scope,
+    /// What it does for a turn.
+    pub starts: Starts,
     /// What is to become of its answer.
     pub answer: Answer,
     /// Which runtime has it; see the column of that name.
@@ -158,7 +172,7 @@ impl Method {
 
     /// Whether it begins a turn once it is answered.
     pub fn begins_turn(&self) -> bool {
-        matches!(self.name, "session.send" | "session.sendMessages")
+        self.starts == Starts::Turn
     }
 
     /// Whether it answers, stops or leaves something that is under way: to refuse it would make things worse.
@@ -202,6 +216,11 @@ fn parse_line(line: &'static str) -> Option<Method> {
     let full_grant = parse_grant(columns.next()?);
     let shared_grant = parse_grant(columns.next()?);
     let known = columns.next()?;
+    let starts = match columns.next()? {
+        "begins" => Starts::Turn,
+        "later" => Starts::Later,
+        _ => Starts::Nothing,
+    };
     let answer = match columns.next()? {
         "as-is" => Answer::AsIs,
         "jetway" => Answer::Jetway,
@@ -209,7 +228,7 @@ fn parse_line(line: &'static str) -> Option<Method> {
         edits => Answer::Edited(edits.split(',').filter_map(parse_edit).collect()),
     };
     let ids = columns.next()?.split(',').filter(|p| *p != "-").map(Path::parse).collect();
-    Some(Method { name, scope, answer, known, full_grant, shared_grant, ids })
+    Some(Method { name, scope, starts, answer, known, full_grant, shared_grant, ids })
 }
 
 /// Total, towards the stricter: a test sees to it that nothing else stands there.
@@ -246,15 +265,16 @@ mod tests {
             assert!(rows.is_sorted_by_key(|row| row.split(' ').next()), "keep the catalogue sorted");
             for row in &rows {
                 let columns: Vec<_> = row.split_ascii_whitespace().collect();
-                assert_eq!(columns.len(), 7, "{row}");
+                assert_eq!(columns.len(), 8, "{row}");
                 assert!(["jetway", "home", "create", "resume", "session"].contains(&columns[1]), "{row}");
                 for grant in &columns[2..4] {
                     assert!(["own", "read", "write", "operator", "never"].contains(grant), "{row}");
                 }
                 assert!(["both", "1.0.85", "1.0.102", "unlisted"].contains(&columns[4]), "{row}");
-                let edits = columns[5].split(',').filter_map(parse_edit).count();
-                let plain = ["as-is", "jetway", "directory"].contains(&columns[5]);
-                assert!(plain || edits == columns[5].split(',').count(), "{row}");
+                assert!(["-", "begins", "later"].contains(&columns[5]), "{row}");
+                let edits = columns[6].split(',').filter_map(parse_edit).count();
+                let plain = ["as-is", "jetway", "directory"].contains(&columns[6]);
+                assert!(plain || edits == columns[6].split(',').count(), "{row}");
             }
             count += rows.len();
         }
@@ -280,6 +300,7 @@ mod tests {
             let in_session = matches!(m.scope, Scope::Session | Scope::Create | Scope::Resume);
             assert!(!in_session || m.ids[0].steps() == [Step::Member("sessionId")], "{}", m.name);
             assert_eq!(m.scope == Scope::Jetway, m.answer == Answer::Jetway, "{}", m.name);
+            assert!(m.starts == Starts::Nothing || m.scope == Scope::Session, "{}", m.name);
         }
     }
 
@@ -312,6 +333,17 @@ mod tests {
         assert!(settles("session.detach") && settles("session.cancelAllBackgroundAgents"));
         assert!(!settles("session.send") && !settles("ping") && !settles("session.delete"));
         assert!(all().filter(|m| m.settles()).count() >= 20);
+    }
+
+    #[test]
+    fn some_methods_begin_turns() {
+        let starts = |name| lookup(name).unwrap().starts;
+        assert!(
+            ["session.send", "session.fleet.start"].iter().all(|name| lookup(name).unwrap().begins_turn())
+        );
+        assert_eq!(starts("session.schedule.addCron"), Starts::Later);
+        assert_eq!(starts("session.abort"), Starts::Nothing);
+        assert_eq!(all().filter(|m| m.begins_turn()).count(), 16);
     }
 
     #[test]

@@ -14,7 +14,7 @@ use std::{collections::HashMap, fmt, net::IpAddr, net::Ipv4Addr};
 use jetway_config::{TenantId, tenants::Tenant};
 use jetway_wire::{
     Value,
-    catalogue::{Class, Grant, Method, Surface, Thing},
+    catalogue::{Class, Grant, Method, Starts, Surface, Thing},
 };
 
 pub(crate) mod address;
@@ -74,6 +74,8 @@ pub(crate) enum Rule {
     Shared,
     /// More than one's role in the session allows.
     Role(Role),
+    /// Turns that begin by themselves, in a session where others have turns.
+    OwnTime,
 }
 
 impl Rule {
@@ -93,6 +95,7 @@ impl Rule {
             Rule::ToolName => "tool_name",
             Rule::Shared => "shared_server",
             Rule::Role(_) => "role",
+            Rule::OwnTime => "own_time",
         }
     }
 
@@ -104,7 +107,7 @@ impl Rule {
             Rule::Path => Some("policy.allow_paths"),
             Rule::Tools | Rule::ToolName => Some("policy.host_tools"),
             Rule::Command | Rule::Shared => Some("surface"),
-            Rule::Url | Rule::Names | Rule::Headers | Rule::Inside | Rule::Role(_) => None,
+            Rule::Url | Rule::Names | Rule::Headers | Rule::Inside | Rule::Role(_) | Rule::OwnTime => None,
         }
     }
 }
@@ -153,6 +156,7 @@ impl fmt::Display for Denied {
             Rule::ToolName => f.write_str("one of the CLI's own tools has that name; choose another"),
             Rule::Shared => f.write_str("not on servers with other users"),
             Rule::Role(role) => write!(f, "a {} of the session may not", role.as_str()),
+            Rule::OwnTime => f.write_str("turns that begin by themselves, in a session that is shared"),
         }?;
         match &self.key {
             Some(key) => write!(f, " (see {key})"),
@@ -189,6 +193,14 @@ pub(crate) async fn check(
         known.insert(name, addresses);
     }
     judge(method, params, reach, &known)
+}
+
+/// Whether the method may be called in a session that several people share: there everybody's turn is waited for.
+pub(crate) fn keeps_to_turns(method: &Method) -> Result<(), Denied> {
+    match method.starts {
+        Starts::Later => Err(Denied { rule: Rule::OwnTime, at: String::new(), key: None }),
+        Starts::Nothing | Starts::Turn => Ok(()),
+    }
 }
 
 /// Whether the method itself may be called.

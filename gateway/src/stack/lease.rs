@@ -63,13 +63,19 @@ fn shared(call: &Call) -> Option<Arc<Session>> {
     }
 }
 
-/// Whether the prompt joins the turn that runs here: as its sender says, or as it is in this session.
+/// Whether the call joins the turn that runs here: as its sender says, or as it is in this session; or as more work
+/// for one's own turn.
 fn joins(call: &mut Call, session: &Session) -> bool {
     let Some(params) = call.request.params() else { return false };
     if !session.is_running() {
         return false;
     }
     if params.get("mode").and_then(Value::as_str).as_deref() == Some("immediate") {
+        return true;
+    }
+    let prompts = ["session.send", "session.sendMessages"].contains(&call.method.name);
+    if !prompts && session.turn_of().as_ref() == Some(call.whose()) {
+        // A tool of the turn may be who asks for it, and the turn waits for that.
         return true;
     }
     let steers = session.busy() == Busy::Steer && call.method.name == "session.send";

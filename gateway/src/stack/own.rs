@@ -145,6 +145,11 @@ fn own(call: &mut Call) -> Result<(), Refusal> {
 /// Whether the caller's role in the session allows the call.
 fn allowed_in(call: &Call, session: &Session) -> Result<(), Refusal> {
     let who = call.client.who();
+    let refused =
+        |denied| Refusal::MethodNotAllowed { method: call.method.name.into(), denied: Some(denied) };
+    if session.is_shared() {
+        policy::keeps_to_turns(call.method).map_err(refused)?;
+    }
     if session.is_of(who) {
         return Ok(());
     }
@@ -153,8 +158,7 @@ fn allowed_in(call: &Call, session: &Session) -> Result<(), Refusal> {
     let reach = call.client.core().reach_in(&live, who, Some(session));
     // On another's CLI server a member has no more than on a shared one.
     let denied = policy::permits(call.method, &reach).and_then(|()| policy::plays(call.method, role, &reach));
-    denied
-        .map_err(|denied| Refusal::MethodNotAllowed { method: call.method.name.into(), denied: Some(denied) })
+    denied.map_err(refused)
 }
 
 fn find(core: &Core, call: &Call, id: Value<'_>) -> Option<Arc<Session>> {

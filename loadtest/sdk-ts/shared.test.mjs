@@ -1,0 +1,110 @@
+// Sessions that several people share, which only Jetway has: everybody's turn is waited for, however it begins; and
+// several may run the same application, though a CLI server takes a tool's name from one connection.
+
+import assert from "node:assert/strict";
+import { after, before, describe, it } from "node:test";
+
+import { echo } from "./fixtures.mjs";
+import { Scene, say, until } from "./harness.mjs";
+import { startModel, startTarget } from "./processes.mjs";
+import { Wire } from "./wire.mjs";
+
+/** A tool `echo` that tells whose client it ran in. */
+const echoOf = (user) => ({ ...echo, handler: ({ text }) => `${user}: ${text}` });
+
+/** A turn's final text. The SDK's own `sendAndWait` ends with the next idle, whoever's turn that was. */
+async function turn({ session, recorder }, prompt) {
+  const id = await session.send({ prompt });
+  const own = () => recorder.events.findIndex((event) => event.data.messageId === id && event.type === "user.message");
+  const rest = () => (own() < 0 ? [] : recorder.events.slice(own()));
+  await until(() => rest().some((event) => event.type === "session.idle"), prompt);
+  return rest().findLast((event) => event.type === "assistant.message")?.data.content;
+}
+
+/** Ada's session, which she shares with bob; both bring the same tool. */
+async function team(t) {
+  const ada = await t.client("ada");
+  const { config, ...hers } = await t.session(ada, { tools: [echoOf("ada")] });
+  await say(hers.session, "hello");
+  await t.share(config.sessionId, "ada", "bob");
+  const bob = await t.client("bob");
+  const his = await t.resume(bob, config, { tools: [echoOf("bob")] });
+  return { ada: { client: ada, ...hers }, bob: { client: bob, ...his }, config };
+}
+
+const call = '[[tool echo {"text":"x"}]]';
+
+describe("shared sessions", () => {
+  let model, target, scene;
+  before(async () => {
+    model = await startModel();
+    target = await startTarget("jetway");
+  });
+  after(async () => {
+    await target?.stop();
+    await model?.stop();
+  });
+  const run = (name, of) =>
+    it(name, { timeout: 60_000 }, async (test) => {
+      scene = new Scene(target, model, test);
+      try {
+        await of(scene);
+      } finally {
+        await scene.close();
+      }
+    });
+
+  run("each turn calls the tool of whose turn it is", async (t) => {
+    const { ada, bob } = await team(t);
+    for (const [user, who] of [["ada", ada], ["bob", bob], ["ada", ada]]) {
+      assert.match(await turn(who, call), new RegExp(`returned: ${user}: x`));
+    }
+  });
+
+  run("a tool stays when the one who brought it first is gone", async (t) => {
+    const { ada, bob } = await team(t);
+    await ada.client.forceStop();
+    assert.match(await turn(bob, call), /returned: bob: x/);
+  });
+
+  run("a tool stays when its bringer leaves in mid-turn", async (t) => {
+    const { ada, bob } = await team(t);
+    const answer = turn(bob, `[[delay 1500]] ${call}`);
+    await bob.recorder.seen("assistant.turn_start");
+    await ada.client.forceStop();
+    assert.match(await answer, /returned: bob: x/);
+  });
+
+  run("turns that no prompt begins are waited for as well", async (t) => {
+    const { ada, bob } = await team(t);
+    const others = {
+      fleet: (session) => session.rpc.fleet.start({ prompt: "[[delay 700]] all of you" }),
+      agent: (session) =>
+        session.rpc.tasks.startAgent({
+          agentType: "explore",
+          name: "look",
+          description: "Looks",
+          prompt: "[[delay 700]] look around",
+        }),
+    };
+    for (const [what, begin] of Object.entries(others)) {
+      const from = bob.recorder.events.length;
+      await begin(ada.session);
+      const id = await bob.session.send({ prompt: `[[say after the ${what}]]` });
+      const own = () => bob.recorder.of("user.message").find((event) => event.data.messageId === id);
+      await until(own, "his prompt");
+      const since = bob.recorder.events.slice(from);
+      const before = since.slice(0, since.indexOf(own())).map((event) => event.type);
+      assert.ok(before.includes("session.idle"), `${what}: ${before}`);
+      assert.equal(own().data.delivery, "idle", what);
+    }
+  });
+
+  run("turns that would begin by themselves are refused", async (t) => {
+    const { config } = await team(t);
+    const wire = await Wire.connected(t, "ada");
+    const params = { sessionId: config.sessionId, interval: "10s", prompt: "tick" };
+    const { error } = await wire.call("session.schedule.add", params);
+    assert.equal(error?.data.rule, "own_time", JSON.stringify(error));
+  });
+});
