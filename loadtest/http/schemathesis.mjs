@@ -34,4 +34,4 @@ await main(async ({ http }) => {
   const child = spawn(program, options, { cwd: tmpdir(), stdio: "inherit" });
   const code = await new Promise((ended, failed) => child.once("error", failed).once("exit", ended));
   if (code !== 0) throw new Error(`schemathesis ended with ${code}`);
-}, { command: [built("stub-cli")], more });
+}, { command: [built("stub-cli"), "--cloud", "10"], more });

@@ -209,7 +209,8 @@ impl Face {
 fn id_of(wish: &Create) -> Result<Option<SessionId>, Fault> {
     let parsed = match (&wish.session_id, &wish.cloud) {
         (Some(_), Some(_)) => {
-            return Err(Fault::invalid("session_id", "The cloud names its sessions itself"));
+            let fault = Fault::new(Kind::Conflict, "The cloud names its sessions itself");
+            return Err(fault.with("field", "session_id"));
         }
         (None, Some(cloud)) => return cloud.check().map(|()| None),
         (Some(id), None) => id.parse().map_err(|e| Fault::invalid("session_id", format!("`session_id` {e}"))),

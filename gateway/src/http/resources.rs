@@ -102,7 +102,7 @@ impl Face {
         if profile.given.contains_key("workingDirectory") {
             let why =
                 "A session works in its own workspace (`config.pvc_enabled`) or in a `working_directory`";
-            return Err(Fault::invalid("working_directory", why));
+            return Err(Fault::new(Kind::Conflict, why).with("field", "working_directory"));
         }
         let made = spawn_blocking(move || {
             if !durable {

@@ -234,7 +234,6 @@ async fn what_makes_no_sense_of_a_cloud_is_refused() {
     let (stub, gateway) = clouds(None, "").await;
     let ada = Http::user(&gateway, "ada");
     for (field, wish) in [
-        ("session_id", json!({ "session_id": "mine", "cloud": cloud() })),
         ("cloud.repository.owner", json!({ "cloud": { "repository": { "owner": "", "name": "x" } } })),
         (
             "cloud.repository.branch",
@@ -246,5 +245,7 @@ async fn what_makes_no_sense_of_a_cloud_is_refused() {
         let problem = ada.post("/api/v1/sessions", wish).await.problem(422, "invalid-request");
         assert_eq!(problem["field"], field);
     }
+    let named = json!({ "session_id": "mine", "cloud": cloud() });
+    assert_eq!(ada.post("/api/v1/sessions", named).await.problem(409, "conflict")["field"], "session_id");
     assert!(!stub.received().iter().any(|r| r.method == "session.create"));
 }

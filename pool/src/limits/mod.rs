@@ -93,8 +93,7 @@ impl Limits {
             }
             new
         });
-        // Nobody is held to nothing.
-        all.retain(|_, bounds| bounds.receiver_count() > 0 || *bounds.borrow() != Bounds::default());
+        forget(&mut all);
     }
 
     /// For a process that is to be started; and the files by which it comes under them.
@@ -102,7 +101,11 @@ impl Limits {
         let cgroup = self.cgroups.make()?;
         let entrances = cgroup.entrances()?;
         let disks = Some(vec![Disk::new(home.path.clone(), self.limits.disk.0)]);
-        let mut bounds = self.bounds().entry(who.clone()).or_default().subscribe();
+        let mut bounds = {
+            let mut all = self.bounds();
+            forget(&mut all);
+            all.entry(who.clone()).or_default().subscribe()
+        };
         bounds.mark_changed();
         let held = Held {
             limits: self.limits,
@@ -116,6 +119,11 @@ impl Limits {
         };
         Ok((held, entrances))
     }
+}
+
+/// Forgets users of whom no process runs and no session asks for anything.
+fn forget(bounds: &mut HashMap<Identity, watch::Sender<Bounds>>) {
+    bounds.retain(|_, bounds| bounds.receiver_count() > 0 || *bounds.borrow() != Bounds::default());
 }
 
 impl Held {
