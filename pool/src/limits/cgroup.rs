@@ -373,7 +373,7 @@ mod tests {
                 base.map(|controller| controller.base.join(format!("jetway-{}-test", std::process::id())));
             let Some(dir) = dir.filter(|dir| fs::create_dir(dir).is_ok()) else { continue };
             let mut sleeper = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
-            let group = Cgroup { dirs: vec![dir.clone()], counts: Vec::new() };
+            let group = Cgroup { dirs: vec![dir.clone()], controllers: Vec::new(), counts: Vec::new() };
             if fs::write(dir.join("cgroup.procs"), sleeper.id().to_string()).is_ok() {
                 drop(group);
                 assert!(!sleeper.wait().unwrap().success());
