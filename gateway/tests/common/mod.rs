@@ -5,6 +5,7 @@ pub mod client;
 pub mod http;
 pub mod issuer;
 pub mod program;
+pub mod runtime;
 pub mod trap;
 
 use std::{

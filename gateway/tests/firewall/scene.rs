@@ -1,11 +1,6 @@
 //! A `copilot-runtime` that several tenants share, a gateway before it, and a scripted model.
 
-use std::{
-    io::{BufRead as _, BufReader},
-    net::SocketAddr,
-    path::PathBuf,
-    process::{Child, Command, Stdio},
-};
+use std::net::SocketAddr;
 
 use jetway_config::{Config, Sources, keys::KeyHash};
 use jetway_gateway::App;
@@ -15,67 +10,13 @@ use metrics_exporter_prometheus::PrometheusBuilder;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
-use crate::common::{self, client::Client};
-
-const CLI_TOKEN: &str = "the-servers-own";
+use crate::common::{
+    client::Client,
+    runtime::{CLI_TOKEN, Runtime},
+};
 
 /// Stands in every prompt of the owners', and nowhere else.
 pub(crate) const CANARY: &str = "canary-4711";
-
-/// A `copilot-runtime` of the test's own. Dropping it kills and reaps it.
-pub(crate) struct Runtime {
-    process: Child,
-    pub(crate) address: SocketAddr,
-    pub(crate) home: tempfile::TempDir,
-}
-
-impl Runtime {
-    fn start(program: &PathBuf) -> Self {
-        let home = tempfile::tempdir().unwrap();
-        let mut process = Command::new(program)
-            .args(["--headless", "--port", "0"])
-            .env_clear()
-            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
-            .env("HOME", home.path())
-            .env("COPILOT_HOME", home.path().join("copilot"))
-            .env("COPILOT_CACHE_HOME", home.path().join("cache"))
-            .env("COPILOT_CONNECTION_TOKEN", CLI_TOKEN)
-            .current_dir(home.path())
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let mut line = String::new();
-        let read = BufReader::new(process.stdout.take().unwrap()).read_line(&mut line);
-        let port = line.trim().rsplit(' ').next().and_then(|port| port.parse().ok());
-        let Some(port) = port else {
-            let _ = process.kill();
-            let _ = process.wait();
-            panic!("no port in {line:?}, {read:?}");
-        };
-        Self { process, address: SocketAddr::from(([127, 0, 0, 1], port)), home }
-    }
-
-    /// Where it keeps a session.
-    pub(crate) fn state_of(&self, session: &str) -> PathBuf {
-        self.home.path().join("copilot/session-state").join(session)
-    }
-
-    /// A connection without a gateway before it.
-    pub(crate) async fn connect(&self) -> Client {
-        let mut client = Client::dial(self.address).await;
-        client.call("connect", json!({ "token": CLI_TOKEN })).await.unwrap();
-        client
-    }
-}
-
-impl Drop for Runtime {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
 
 pub(crate) struct Scene {
     pub(crate) runtime: Runtime,
@@ -92,7 +33,7 @@ pub(crate) const PEOPLE: [(&str, &str); 6] =
 impl Scene {
     /// `None`, said aloud, where there is no runtime.
     pub(crate) async fn start(test: &str) -> Option<Self> {
-        let runtime = Runtime::start(&common::runtime(test)?);
+        let runtime = Runtime::start_for(test)?;
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let model = model::serve(listener, Ledger::in_memory()).unwrap();
         let directory = tempfile::tempdir().unwrap();

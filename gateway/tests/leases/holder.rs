@@ -2,13 +2,17 @@
 
 use std::time::{Duration, Instant};
 
-use jetway_loadtest::stub::Event;
+use jetway_loadtest::{model, redis::Redis, stub::Event};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use crate::{
-    common::client::Client,
-    scene::{Person, SLACK, Scene, is_of_room},
+    common::{
+        client::Client,
+        program::Program,
+        runtime::{CLI_TOKEN, Runtime},
+    },
+    scene::{self, Person, SLACK, Scene, is_of_room},
 };
 
 const TTL: Duration = Duration::from_secs(3);
@@ -32,6 +36,41 @@ async fn check_2_the_holders_gateway_is_killed() {
     assert!(scene.fence() > before);
     println!(
         "CHECK 2: kill -9 of the holder's gateway in mid-turn: the next turn began {took:.1?} later (ttl {TTL:?})"
+    );
+    assert!(took < TTL + Duration::from_secs(1) + SLACK);
+}
+
+/// The same before a real runtime, which goes on with the turn of a gateway that has died.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn check_2_on_a_real_runtime() {
+    const TEST: &str = "check_2_on_a_real_runtime";
+    let Some((runtime, redis)) = Runtime::start_for(TEST).zip(Redis::start_for(TEST, &[])) else { return };
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let model = model::serve(listener, model::Ledger::in_memory()).unwrap();
+    let toml = scene::toml_of(&redis, "3s", &[runtime.address], "token_env = \"CLI_TOKEN\"");
+    let start = || Program::start_with(tempfile::tempdir().unwrap(), &toml, &[("CLI_TOKEN", CLI_TOKEN)]);
+    let mut gateways = [start(), start()];
+    let provider = json!({ "type": "openai", "baseUrl": model.base_url(), "apiKey": "k" });
+    let settings = json!({ "sessionId": "room", "model": "scripted", "provider": provider });
+    let addresses: Vec<_> = gateways.iter().map(|gateway| gateway.sdk).collect();
+    let people = scene::room(&addresses, &["ada", "bob"], &settings).await;
+    let [mut ada, mut bob] = <[Person; 2]>::try_from(people).ok().unwrap();
+    ada.begin("[[hang]]").await.unwrap();
+    ada.client.find(0, |m| is_of_room(m, "assistant.turn_start")).await;
+    let (_, waiting) = bob.ask("mine").await;
+    gateways[0].signal(Signal::SIGKILL);
+    let since = Instant::now();
+    let taken = bob.reply(waiting).await.unwrap();
+    let took = since.elapsed();
+    let own = |m: &Value| {
+        is_of_room(m, "user.message") && m["params"]["event"]["data"]["messageId"] == taken["messageId"]
+    };
+    let prompt = bob.client.find(0, own).await;
+    assert_eq!(prompt["params"]["event"]["data"]["delivery"], "idle", "hers had ended: {prompt}");
+    bob.end().await.unwrap();
+    gateways[0].exit(SLACK).await;
+    println!(
+        "CHECK 2: on a real runtime, kill -9 of the holder's gateway in mid-turn: the next turn began {took:.1?} later (ttl {TTL:?})"
     );
     assert!(took < TTL + Duration::from_secs(1) + SLACK);
 }

@@ -134,11 +134,16 @@ fn fence(text: &str) -> Fence {
 
 /// Gateways that share that Redis and that fleet.
 pub(crate) fn toml(redis: &Redis, ttl: &str, servers: &[SocketAddr]) -> String {
+    toml_of(redis, ttl, servers, "")
+}
+
+/// The same, with something said of each server.
+pub(crate) fn toml_of(redis: &Redis, ttl: &str, servers: &[SocketAddr], each: &str) -> String {
     let more = format!(
         "directory.store = \"redis\"\nredis.url = \"{}\"\nlocks = {{ store = \"redis\", ttl = \"{ttl}\", wait = \"60s\" }}",
         redis.url()
     );
-    common::fleet(servers, &more)
+    common::fleet_of(servers, each, &more)
 }
 
 /// People who share a session of those settings, on one gateway after the other; the first owns it.
