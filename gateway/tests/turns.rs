@@ -52,17 +52,40 @@ async fn prompts_wait_their_turn_and_everyone_sees_all() {
         client.reply(id).await.unwrap();
     }
     for client in &mut people {
-        client
-            .read_until(common::PATIENCE, |seen| {
-                seen.iter().filter(|m| is_event(m, "room", "session.idle")).count() == 3
-            })
-            .await;
+        let last = |seen: &[Value]| {
+            let told = |kind| seen.iter().filter(|m| is_event(m, "room", kind)).count();
+            told("assistant.message") == 3 && is_event(&seen[seen.len() - 1], "room", "session.idle")
+        };
+        assert!(client.read_until(common::PATIENCE, last).await);
         let mut who = started(client);
         who.sort_unstable();
         assert_eq!(who, ["ada", "bob", "cyd"]);
         assert_eq!(client.events("room", "assistant.message").len(), 3);
     }
     no_overlap(&stub);
+}
+
+#[tokio::test]
+async fn who_waits_hears_of_no_idle_before_their_own() {
+    let (_stub, gateway) = start_fleet(1, "locks.wait = \"1s\"").await;
+    let mut people = room(&gateway, "wait", &["ada", "bob", "cyd"]).await;
+    let idles = |client: &Client| client.events("room", "session.idle").len();
+    people[0].prompt("room", "[[delay 300]] first").await.unwrap();
+    assert_eq!(people[1].turn("room", "second").await, "You said: second");
+    assert_eq!(idles(&people[1]), 1);
+    // What is refused was nothing to wait for: the idle of one's own turn is told late.
+    people[1].prompt("room", "[[delay 300]] third").await.unwrap();
+    let mut ids = Vec::new();
+    for (client, prompt) in [(2, "[[hang]]"), (1, "never")] {
+        let prompt = json!({ "sessionId": "room", "prompt": prompt });
+        ids.push(people[client].request("session.send", prompt).await);
+        // Answered after it: the prompt stands in line then.
+        people[client].call("ping", json!({})).await.unwrap();
+    }
+    assert_eq!(people[1].reply(ids[1]).await.unwrap_err()["code"], -32013);
+    let at = people[1].seen.iter().position(|m| m["id"] == ids[1] && m["method"].is_null()).unwrap();
+    people[1].find(at, |m| is_event(m, "room", "session.idle")).await;
+    assert_eq!(idles(&people[1]), 2);
 }
 
 #[tokio::test]

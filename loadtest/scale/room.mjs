@@ -268,8 +268,13 @@ async function run(dir) {
     });
     const waits = (await Promise.all(asked)).flat();
     const seconds = (performance.now() - since) / 1000;
-    // All have seen one more, the first of them two.
-    const all = (person) => person.of("session.idle").length > turns + (person === people[0] ? 1 : 0);
+    // Whoever waits does not hear of an idle before their own turn's.
+    const all = ({ events }) => {
+      const last = events.findLastIndex((event) => event.type === "user.message");
+      const turn = events.slice(last);
+      const count = events.filter((event) => nonceOf(event.data.content)).length;
+      return count >= turns && turn.some((event) => event.type === "session.idle");
+    };
     for (const person of people) await person.until(() => all(person), "what the others have seen");
     const events = persisted(stand.home, people[0].session.sessionId);
     const order = checkFile(events, waits.map(({ nonce }) => nonce));

@@ -18,6 +18,7 @@ pub(crate) mod placing;
 pub(crate) mod registry;
 pub(crate) mod relay;
 pub(crate) mod requests;
+pub(crate) mod rest;
 pub(crate) mod resting;
 pub(crate) mod revival;
 pub(crate) mod room;

@@ -496,6 +496,11 @@ impl Session {
         self.counters.left.store(true, Ordering::Release);
     }
 
+    /// Whether a prompt that went by that leg has yet to begin.
+    pub(crate) fn awaits(&self, leg: LegId) -> bool {
+        self.lock().turns.awaits(leg)
+    }
+
     /// The legs that will tell when the turns that run have ended.
     pub(crate) fn turns_hang_on(&self) -> Vec<LegId> {
         self.lock().turns.legs().collect()

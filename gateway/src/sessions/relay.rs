@@ -24,7 +24,7 @@ use super::{
     listing,
     pending::{Origin, Then, Waiting},
     registry::Session,
-    requests,
+    requests, rest,
     revival::{self, Route},
     turn::Outcome,
 };
@@ -149,7 +149,10 @@ fn on_frame(
             metrics::filtered();
         } else if matches!(event.turn, Turn::Asked | Turn::Answered) {
             requests::on_event(leg, client, event, frame, out);
-        } else {
+        } else if event.turn != Turn::Idle
+            || params_of(frame.body)
+                .is_none_or(|params| rest::is_for(client, leg, event.session, frame, params))
+        {
             out.extend_from_slice(frame.raw);
         }
         return Ok(On::Message);

@@ -82,6 +82,8 @@ struct Since {
     told: Vec<Told>,
     /// Tools that it brought are left out: others have their names.
     withheld: bool,
+    /// An idle that its client has not heard, for a prompt of its own waits.
+    idle: Option<Box<[u8]>>,
     requests: Requests,
 }
 
@@ -110,6 +112,16 @@ impl Route {
         } else if method == INTEREST {
             note_interest(&mut self.since().told, params);
         }
+    }
+
+    /// Keeps an idle back, in place of an earlier one.
+    pub(crate) fn hold_idle(&self, frame: &[u8]) {
+        self.since().idle = Some(frame.into());
+    }
+
+    /// The idle that was kept back.
+    pub(crate) fn held_idle(&self) -> Option<Box<[u8]>> {
+        self.since().idle.take()
     }
 
     /// Notes whether tools that its client brought are left out.

@@ -251,6 +251,12 @@ impl Turns {
         self.running.iter().any(|turn| !matches!(turn.progress, Progress::Asked { .. }))
     }
 
+    /// Whether a prompt that went by `leg` has yet to begin.
+    pub(crate) fn awaits(&self, leg: LegId) -> bool {
+        let waits = |turn: &Running| matches!(turn.progress, Progress::Asked { .. } | Progress::Taken { .. });
+        self.running.iter().any(|turn| turn.leg == leg && waits(turn))
+    }
+
     /// The right under which they run, where one is needed.
     pub(crate) fn lease(&self) -> Option<&Lease> {
         self.lease.as_ref()
@@ -374,7 +380,8 @@ mod tests {
         assert!(turns.idle(LEG, now).is_empty());
         assert!(!turns.message(LEG, "another's") && !turns.message(OTHER, "m"));
         assert!(turns.idle(LEG, now).is_empty());
-        assert!(turns.message(LEG, "m"));
+        assert!(turns.awaits(LEG) && !turns.awaits(OTHER));
+        assert!(turns.message(LEG, "m") && !turns.awaits(LEG));
         assert!(turns.idle(OTHER, now).is_empty());
         assert_eq!(outcomes(turns.idle(LEG, now)), [(7, Outcome::Completed)]);
     }

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{OwnedMutexGuard, oneshot};
 
-use super::{client::Client, registry::Session};
+use super::{client::Client, registry::Session, rest};
 use crate::{
     metrics,
     stack::{
@@ -28,6 +28,7 @@ impl Client {
                 Err(Never::Left) => return Ok(()),
             };
         let client = self.clone();
+        let session = call.session().cloned();
         self.tracker().spawn(async move {
             // Whatever was forwarded is `settled` in the same poll: nothing is both forwarded and given up.
             let settled = tokio::select! {
@@ -38,10 +39,14 @@ impl Client {
                 }),
                 settled = settle(call) => Some(settled),
             };
+            let refused = settled.as_ref().is_some_and(Result::is_err);
             if let Some(settled) = settled {
                 done(settled);
             }
             client.waiting.remove(place);
+            if let Some(session) = session.filter(|_| refused) {
+                rest::told_late(&client, &session);
+            }
         });
         Ok(())
     }
