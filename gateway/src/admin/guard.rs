@@ -12,7 +12,7 @@ use serde_json::json;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq as _;
 
-use crate::app::Core;
+use crate::{app::Core, net::host};
 
 /// Lets operators through.
 pub(super) async fn guard(State(core): State<Arc<Core>>, request: Request, next: Next) -> Response {
@@ -44,10 +44,7 @@ fn presents(headers: &HeaderMap, token: &str) -> bool {
 /// resolves to this machine.
 fn is_of_a_page(headers: &HeaderMap) -> bool {
     let host = headers.get(header::HOST).and_then(|v| v.to_str().ok()).unwrap_or_default();
-    // An address of version 6 has colons of its own, inside of brackets.
-    let name = host.rsplit_once(':').filter(|(_, port)| !port.ends_with(']')).map_or(host, |(name, _)| name);
-    let by_address = name == "localhost" || name.trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_ok();
-    headers.contains_key(header::ORIGIN) || !by_address
+    headers.contains_key(header::ORIGIN) || !host::is_local(host)
 }
 
 #[cfg(test)]

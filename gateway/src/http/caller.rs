@@ -7,13 +7,13 @@ use axum::{
     http::{HeaderMap, header, request::Parts},
 };
 
-use jetway_config::{Identity, limits};
+use jetway_config::{Identity, http::Cors, limits};
 
 use super::{
     Face,
     fault::{Fault, Kind},
 };
-use crate::auth;
+use crate::{auth, net::host};
 
 /// Where a request's connection comes from.
 #[derive(Debug, Clone, Copy)]
@@ -32,6 +32,9 @@ impl FromRequestParts<Arc<Face>> for Admitted {
 
     async fn from_request_parts(parts: &mut Parts, face: &Arc<Face>) -> Result<Self, Fault> {
         let credential = bearer(&parts.headers)?;
+        if face.core.live().auth.anonymous {
+            no_strangers_page(parts, &face.core.config.http.cors)?;
+        }
         let user = one(&parts.headers, "jetway-user")?;
         let peer = parts.extensions.get::<Peer>().map(|peer| peer.0);
         Ok(Self(face.core.authenticate(credential, user, peer).await?))
@@ -44,6 +47,27 @@ impl FromRequestParts<Arc<Face>> for Caller {
     async fn from_request_parts(parts: &mut Parts, face: &Arc<Face>) -> Result<Self, Fault> {
         Admitted::from_request_parts(parts, face).await.map(|Admitted(caller)| Self(caller.who))
     }
+}
+
+/// Where callers need no credential, a page of another site must not call in the name of whoever looks at it: not by a
+/// request that browsers send without asking, nor by a name of its own that resolves to this machine.
+fn no_strangers_page(parts: &Parts, cors: &Cors) -> Result<(), Fault> {
+    let host = one(&parts.headers, header::HOST.as_str())?;
+    let host = host.or(parts.uri.authority().map(|a| a.as_str())).unwrap_or_default();
+    let origin = one(&parts.headers, header::ORIGIN.as_str())?;
+    let own =
+        |origin: &str| host::is_local(host) && origin.split_once("://").is_some_and(|(_, of)| of == host);
+    let named = |origin: &str| cors.allows(origin);
+    let welcome = match origin {
+        Some(origin) => own(origin) || named(origin),
+        None => host::is_local(host) || ["http", "https"].iter().any(|s| named(&format!("{s}://{host}"))),
+    };
+    if welcome {
+        return Ok(());
+    }
+    let why = "Pages of other sites may not call where callers need no credential; name them in `http.cors.origins`, \
+               or call by an address or as localhost";
+    Err(Fault::new(Kind::Forbidden, why))
 }
 
 /// What follows `Bearer`.

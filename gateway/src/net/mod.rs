@@ -1,6 +1,7 @@
 //! Sockets: reading without a buffer while idle, writing whole frames within a bound.
 
 pub(crate) mod chunk;
+pub(crate) mod host;
 pub(crate) mod tls;
 pub(crate) mod workers;
 pub(crate) mod writer;

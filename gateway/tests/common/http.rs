@@ -38,7 +38,11 @@ pub struct Event {
 
 impl Http {
     pub fn to(gateway: &Gateway) -> Self {
-        Self { address: gateway.http.expect("HTTP is on"), headers: Vec::new() }
+        Self::at(gateway.http.expect("HTTP is on"))
+    }
+
+    pub fn at(address: SocketAddr) -> Self {
+        Self { address, headers: Vec::new() }
     }
 
     /// Where callers need no credential.
@@ -56,8 +60,10 @@ impl Http {
         let io = hyper_util::rt::TokioIo::new(stream);
         let (mut sender, connection) = http1::handshake(io).await.unwrap();
         tokio::spawn(connection.with_upgrades());
-        let mut request =
-            Request::builder().method(method).uri(path).header("host", self.address.to_string());
+        let mut request = Request::builder().method(method).uri(path);
+        if !self.headers.iter().any(|(name, _)| name == "host") {
+            request = request.header("host", self.address.to_string());
+        }
         for (name, value) in &self.headers {
             request = request.header(name, value);
         }
@@ -77,6 +83,11 @@ impl Http {
             Answer { status: parts.status, headers: parts.headers, text }
         };
         timeout(PATIENCE * 2, whole).await.expect("an answer in time")
+    }
+
+    /// The headers of an answer, whose body is not read.
+    pub async fn headers(&self, method: Method, path: &str) -> HeaderMap {
+        timeout(PATIENCE, self.open(method, path, None)).await.expect("an answer in time").headers().clone()
     }
 
     pub async fn get(&self, path: &str) -> Answer {

@@ -79,3 +79,35 @@ async fn no_page_may_unless_it_is_named() {
     let answer = preflight(&Http::to(&open), APP, "POST").await;
     assert_eq!(header(&answer, "access-control-allow-credentials"), Some("true"));
 }
+
+/// Nobody needs a credential, but a page is not the one who looks at it.
+#[tokio::test]
+async fn where_nobody_needs_a_credential_strangers_pages_may_not_call() {
+    let (stub, gateway, _dir) = gateway(&format!("http.cors = {{ origins = [\"{APP}\"] }}\n")).await;
+    let port = gateway.http.unwrap().port();
+    let empty = |headers: &[(&str, &str)]| {
+        let http = headers.iter().fold(Http::to(&gateway), |http, (name, value)| http.with(name, value));
+        async move { http.send(Method::POST, "/api/v1/sessions", None).await }
+    };
+    // What browsers send without asking, and by a name that was made to resolve to this machine.
+    let rebound = format!("evil.example:{port}");
+    for stranger in [
+        vec![("origin", "https://evil.example")],
+        vec![("origin", "null")],
+        vec![("host", rebound.as_str())],
+        vec![("host", rebound.as_str()), ("origin", &format!("http://{rebound}"))],
+    ] {
+        empty(&stranger).await.problem(403, "forbidden");
+    }
+    assert!(stub.received().iter().all(|r| r.method != "session.create"));
+    let own = format!("http://127.0.0.1:{port}");
+    for welcome in [
+        vec![],
+        vec![("origin", own.as_str())],
+        vec![("origin", APP)],
+        vec![("host", "localhost")],
+        vec![("host", "app.example.com")],
+    ] {
+        assert_eq!(empty(&welcome).await.status, 201, "{welcome:?}");
+    }
+}

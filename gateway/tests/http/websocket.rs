@@ -13,9 +13,9 @@ use crate::{
     gateway,
 };
 
-pub type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
+pub(crate) type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
-pub async fn open(
+pub(crate) async fn open(
     gateway: &Gateway,
     user: &str,
     session: &str,

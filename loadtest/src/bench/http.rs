@@ -203,7 +203,7 @@ fn request(method: &str, path: &str, user: &str, body: &str) -> Vec<u8> {
     } else {
         format!("Content-Type: application/json\r\nContent-Length: {}\r\n", body.len())
     };
-    format!("{method} {path} HTTP/1.1\r\nHost: bench\r\nJetway-User: {user}\r\n{content}\r\n{body}")
+    format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nJetway-User: {user}\r\n{content}\r\n{body}")
         .into_bytes()
 }
 
