@@ -1,5 +1,7 @@
 //! The HTTP port.
 
+use std::time::Duration;
+
 use crate::{
     error::Problem,
     reader::Section,
@@ -7,8 +9,10 @@ use crate::{
 };
 
 /// `[http]`.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Http {
+    /// How long a person has to answer a permission prompt or a question.
+    pub answer_within: Duration,
     /// Which pages of other origins may use it; none unless given.
     pub cors: Cors,
 }
@@ -29,7 +33,11 @@ pub struct Origin(String);
 
 impl Http {
     pub(crate) fn read(s: &mut Section<'_>) -> Self {
-        Self { cors: s.section("cors", Cors::read) }
+        let seconds = Duration::from_secs;
+        Self {
+            answer_within: s.get_in("answer_within", seconds(600), seconds(1)..=seconds(24 * 3600)),
+            cors: s.section("cors", Cors::read),
+        }
     }
 }
 

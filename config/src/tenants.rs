@@ -268,7 +268,7 @@ impl Text for HostPath {
 }
 
 /// `[tenants.<name>.policy]`.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Policy {
     /// Where a caller's model provider and MCP servers may be, beyond public addresses.
     pub allow_addresses: Vec<AddressRule>,
@@ -276,9 +276,42 @@ pub struct Policy {
     pub allow_paths: Vec<HostPath>,
     /// Whether models may have the CLI's tools that reach the host (shell, files, web) beside other users.
     pub host_tools: bool,
+    /// Who may decide in sessions of the HTTP port when a tool asks for permission; everybody, unless it is said.
+    pub permissions: Vec<Permissions>,
+}
+
+choice! {
+    /// Who decides when a tool asks for permission.
+    Permissions {
+        /// Nobody: it is denied. This may always be.
+        Deny = "deny",
+        /// Jetway, which approves of reading inside the workspace.
+        ApproveSafe = "approve-safe",
+        /// A person.
+        Ask = "ask",
+        /// Nobody: it is approved.
+        Approve = "approve",
+    }
+}
+
+impl Permissions {
+    /// All of them.
+    pub const ALL: [Permissions; 4] = [Self::Deny, Self::ApproveSafe, Self::Ask, Self::Approve];
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        let permissions = Permissions::ALL.to_vec();
+        Self { allow_addresses: Vec::new(), allow_paths: Vec::new(), host_tools: false, permissions }
+    }
 }
 
 impl Policy {
+    /// Whether sessions may have that.
+    pub fn permits(&self, permissions: Permissions) -> bool {
+        permissions == Permissions::Deny || self.permissions.contains(&permissions)
+    }
+
     /// Whether a rule allows a connection to `ip` and `port` for a URL that names `host`.
     pub fn allows(&self, host: &str, ip: IpAddr, port: u16) -> bool {
         self.allow_addresses.iter().any(|rule| rule.allows(host, ip, port))
@@ -294,6 +327,7 @@ impl Policy {
             allow_addresses: s.list_or("allow_addresses", base.allow_addresses.clone()),
             allow_paths: s.list_or("allow_paths", base.allow_paths.clone()),
             host_tools: s.get("host_tools", base.host_tools),
+            permissions: s.list_or("permissions", base.permissions.clone()),
         }
     }
 }

@@ -61,7 +61,7 @@ allow_methods = ["session.shell.*"]
 deny_methods = ["session.shell.kill"]
 [tenants."b.c"]
 provider = { base_url = "http://127.0.0.1:11434", api_key_file = "key.secret" }
-policy = { allow_addresses = [], allow_paths = ["/srv/b.c/"], host_tools = true }
+policy = { allow_addresses = [], allow_paths = ["/srv/b.c/"], host_tools = true, permissions = ["ask"] }
 
 [pool]
 mode = "fleet"
@@ -101,6 +101,9 @@ timeout = "500ms"
 failures = 2
 cooldown = "1m"
 
+[http]
+answer_within = "1h"
+cors = { origins = ["https://app.example.com"], credentials = true }
 [locks]
 store = "redis"
 ttl = "5s"

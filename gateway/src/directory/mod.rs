@@ -286,7 +286,8 @@ impl Directory {
 
     /// Who takes part in a session.
     async fn people(&self, key: &Key) -> Result<Option<Vec<UserId>>, StoreError> {
-        let entry = self.find(&key.owner, &key.id).await?;
+        // Where it is gone, its name may mean another that is shared with its owner.
+        let entry = self.find(&key.owner, &key.id).await?.filter(|entry| entry.key == *key);
         let members = |entry: Entry| entry.members.into_iter().map(|m| m.user);
         Ok(entry.map(|entry| std::iter::once(key.owner.user.clone()).chain(members(entry)).collect()))
     }

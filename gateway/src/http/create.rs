@@ -158,6 +158,7 @@ impl Face {
             return Err(Fault::new(Kind::Conflict, "There is a session of this id already")
                 .with("session_id", json!(id)));
         }
+        self.may_have(who, wish.permissions)?;
         let name = wish.name.as_deref().map(str::parse::<Name>).transpose();
         let name = name.map_err(|e| Fault::invalid("name", format!("`name` {e}")))?;
         let jetway = json!({ "name": name.as_ref().map(Name::as_str), "ephemeral": wish.ephemeral });
@@ -202,6 +203,16 @@ impl Face {
             .set_note(&entry.key, Some(&note), lifetime, UnixMs::now())
             .await
             .map_err(unchanged)
+    }
+
+    /// Whether the tenant's sessions may have these permissions.
+    pub(super) fn may_have(&self, who: &Identity, permissions: Permissions) -> Result<(), Fault> {
+        let permissions = permissions.in_policies();
+        if self.core.live().tenants.get(&who.tenant).policy.permits(permissions) {
+            return Ok(());
+        }
+        let why = format!("Your tenant's sessions may not have `permissions` of `{}`", permissions.as_str());
+        Err(Fault::new(Kind::Forbidden, why).with("field", "permissions"))
     }
 }
 

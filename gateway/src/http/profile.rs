@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
 
-use jetway_config::SessionId;
+use jetway_config::{SessionId, tenants};
 
 use super::{body::whole, fault::Fault};
 use crate::{
@@ -63,6 +63,18 @@ pub(crate) struct Config {
     #[schema(value_type = std::collections::BTreeMap<String, Object>)]
     #[serde(skip_serializing)]
     pub(crate) mcp_servers: BTreeMap<String, Map<String, Value>>,
+}
+
+impl Permissions {
+    /// As tenants' policies know it.
+    pub(crate) fn in_policies(self) -> tenants::Permissions {
+        match self {
+            Permissions::Deny => tenants::Permissions::Deny,
+            Permissions::ApproveSafe => tenants::Permissions::ApproveSafe,
+            Permissions::Ask => tenants::Permissions::Ask,
+            Permissions::Approve => tenants::Permissions::Approve,
+        }
+    }
 }
 
 impl Config {

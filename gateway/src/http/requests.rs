@@ -11,8 +11,14 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
 
-use super::{Face, body::Json, caller::Caller, fault::Fault, hub::Verdict};
-use crate::directory::Role;
+use super::{
+    Face,
+    body::Json,
+    caller::Caller,
+    fault::Fault,
+    hub::{Hub, Verdict, nothing_waits},
+};
+use crate::directory::{Entry, Role};
 
 /// What waits for a person.
 #[derive(Debug, Serialize, ToSchema)]
@@ -63,10 +69,23 @@ pub(super) async fn list(
     Path(reference): Path<String>,
 ) -> Result<JsonBody<Waiting>, Fault> {
     let entry = face.find_live(&who, &reference, Role::Viewer).await?;
-    let held = face.hubs.held(&entry.key.owner, &entry.key.id);
-    // What this face does not hold has asked it for nothing.
-    let requests = held.map(|hub| hub.with(|state| state.requests.list())).unwrap_or_default();
+    let hub = face.asked(&entry).await?;
+    let requests = hub.map(|hub| hub.with(|state| state.requests.list())).unwrap_or_default();
     Ok(JsonBody(Waiting { requests }))
+}
+
+impl Face {
+    /// The hold on a session in which something may wait.
+    async fn asked(self: &Arc<Self>, entry: &Entry) -> Result<Option<Arc<Hub>>, Fault> {
+        let held = self.hubs.held(&entry.key.owner, &entry.key.id);
+        // A process of its own that this face does not hold has asked nothing, and may have to be started.
+        if held.is_some() || self.core.exclusive() {
+            return Ok(held);
+        }
+        let hub = self.hub(entry)?;
+        hub.attach(self).await?;
+        Ok(Some(hub))
+    }
 }
 
 /// Answers one of them.
@@ -83,7 +102,8 @@ pub(super) async fn answer(
 ) -> Result<StatusCode, Fault> {
     let entry = face.find_live(&who, &reference, Role::Member).await?;
     let verdict = reply.verdict()?;
-    face.hub(&entry)?.answer(&face, &id, &verdict).await?;
+    let hub = face.asked(&entry).await?;
+    hub.ok_or_else(nothing_waits)?.answer(&face, &id, &verdict).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -229,6 +229,9 @@ impl Face {
         if permissions.is_none() && provider.is_none() && mcp_servers.is_none() {
             return Ok(());
         }
+        if let Some(permissions) = permissions {
+            self.may_have(&entry.key.owner, permissions)?;
+        }
         let hub = self.hub(entry)?;
         let mut profile = hub.profile();
         profile.permissions = permissions.unwrap_or(profile.permissions);

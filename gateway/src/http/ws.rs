@@ -36,6 +36,8 @@ use crate::directory::{Entry, Role};
 /// How often a silent peer is asked whether it is there, and how long it may take to say so.
 const PING: Duration = Duration::from_secs(20);
 const PONG: Duration = Duration::from_secs(60);
+/// How long the peer has to close from its side.
+const LINGER: Duration = Duration::from_secs(1);
 /// Close codes of Jetway's own: what 401 and 404 are to a request.
 const UNAUTHENTICATED: u16 = 4401;
 const NOT_FOUND: u16 = 4404;
@@ -136,7 +138,11 @@ impl Conversation {
         let End(code, reason) = self.talk(&mut socket, &mut subscription).await;
         let close = Message::Close(Some(CloseFrame { code, reason: reason.into() }));
         // Whoever does not read does not read this either.
-        let _ = timeout(self.stall, socket.send(close)).await;
+        if !matches!(timeout(self.stall, socket.send(close)).await, Ok(Ok(()))) {
+            return;
+        }
+        // What the peer still sends would have the connection reset, and take the word of its end with it.
+        let _ = timeout(LINGER, async { while let Some(Ok(_)) = socket.recv().await {} }).await;
     }
 
     async fn talk(&self, socket: &mut WebSocket, subscription: &mut Subscription) -> End {
@@ -164,7 +170,8 @@ impl Conversation {
                         },
                         Some(Ok(Message::Binary(_))) => return End(close_code::UNSUPPORTED, "text only"),
                         Some(Ok(Message::Ping(_) | Message::Pong(_))) => continue,
-                        Some(Ok(Message::Close(_)) | Err(_)) | None => return End(close_code::NORMAL, ""),
+                        Some(Ok(Message::Close(_))) | None => return End(close_code::NORMAL, ""),
+                        Some(Err(_)) => return End(close_code::PROTOCOL, "no WebSocket, or too long a message"),
                     }
                 }
                 next = subscription.next() => match next {

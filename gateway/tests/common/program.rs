@@ -31,10 +31,19 @@ pub fn command() -> Command {
 pub struct Program {
     child: Child,
     pub sdk: SocketAddr,
+    /// If it is on.
+    pub http: Option<SocketAddr>,
     pub admin: SocketAddr,
     /// Its own directory; goes with it.
     pub dir: tempfile::TempDir,
     env: Vec<(String, String)>,
+}
+
+/// Where it listens.
+struct Addresses {
+    sdk: SocketAddr,
+    http: Option<SocketAddr>,
+    admin: SocketAddr,
 }
 
 impl Program {
@@ -51,17 +60,18 @@ impl Program {
     pub fn start_with(dir: tempfile::TempDir, toml: &str, env: &[(&str, &str)]) -> Self {
         std::fs::write(dir.path().join("jetway.toml"), toml).unwrap();
         let env: Vec<_> = env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        let (child, sdk, admin) = Self::launch(&dir, &env);
-        Self { child, sdk, admin, dir, env }
+        let (child, Addresses { sdk, http, admin }) = Self::launch(&dir, &env);
+        Self { child, sdk, http, admin, dir, env }
     }
 
     /// Starts it once more where it was, after its end.
     pub fn start_again(&mut self) {
         assert!(!self.is_running());
-        (self.child, self.sdk, self.admin) = Self::launch(&self.dir, &self.env);
+        let (child, Addresses { sdk, http, admin }) = Self::launch(&self.dir, &self.env);
+        (self.child, self.sdk, self.http, self.admin) = (child, sdk, http, admin);
     }
 
-    fn launch(dir: &tempfile::TempDir, env: &[(String, String)]) -> (Child, SocketAddr, SocketAddr) {
+    fn launch(dir: &tempfile::TempDir, env: &[(String, String)]) -> (Child, Addresses) {
         let log = std::fs::File::create(dir.path().join("log")).unwrap();
         let mut command = command();
         command.args(["serve", "--config"]).arg(dir.path().join("jetway.toml")).current_dir(dir);
@@ -76,14 +86,25 @@ impl Program {
                 _ => Err(format!("{line:?} is no address of {name}; {}", read(&dir.path().join("log")))),
             }
         };
-        match (address("sdk"), address("admin")) {
-            (Ok(sdk), Ok(admin)) => (child, sdk, admin),
-            (Err(why), _) | (_, Err(why)) => {
+        let toml = std::fs::read_to_string(dir.path().join("jetway.toml")).unwrap();
+        let http = if toml.contains("http = \"off\"") { Ok(None) } else { Err(()) };
+        match (address("sdk"), http.or_else(|()| address("http").map(Some)), address("admin")) {
+            (Ok(sdk), Ok(http), Ok(admin)) => (child, Addresses { sdk, http, admin }),
+            (Err(why), _, _) | (_, Err(why), _) | (_, _, Err(why)) => {
                 let _ = child.kill();
                 let _ = child.wait();
                 panic!("{why}");
             }
         }
+    }
+
+    /// The CPU time that it has used, its threads together.
+    pub fn cpu(&self) -> Duration {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid())).unwrap();
+        // The name in parentheses may hold anything; these are the 12th and 13th field after it.
+        let fields: Vec<&str> = stat.rsplit_once(") ").unwrap().1.split(' ').collect();
+        let ticks: u64 = fields[11..13].iter().map(|n| n.parse::<u64>().unwrap()).sum();
+        Duration::from_millis(ticks * 10)
     }
 
     pub fn pid(&self) -> u32 {

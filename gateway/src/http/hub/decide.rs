@@ -21,9 +21,6 @@ use crate::http::{
     rfc3339,
 };
 
-/// How long a person has to answer.
-const ANSWERED_WITHIN: Duration = Duration::from_secs(600);
-
 /// An answer to a permission prompt or a question.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::http) enum Verdict {
@@ -40,7 +37,12 @@ impl Hub {
     /// Somebody is asked: the session's policy answers, or a person within a time. Only in turns that this face
     /// began: of others, those who began them decide.
     pub(super) fn decide(&self, request: Request) {
-        let policy = self.profile().permissions;
+        let Some(face) = self.face() else { return };
+        let policy = match self.profile().permissions {
+            // The tenant's policy may have changed since.
+            policy if face.may_have(self.client.who(), policy).is_err() => Permissions::Deny,
+            policy => policy,
+        };
         let (ours, workspace) = self.with(|s| (s.turn.is_some(), s.workspace.clone()));
         if request.matter == Matter::Question {
             self.tell("jetway.question_requested", &request.to_json());
@@ -49,7 +51,9 @@ impl Hub {
             return;
         }
         let verdict = match (policy, request.matter) {
-            (Permissions::Ask, _) => return self.wait_for_a_person(&request.id),
+            (Permissions::Ask, _) => {
+                return self.wait_for_a_person(&request.id, face.core.config.http.answer_within);
+            }
             (_, Matter::Question) => Verdict::Deny("nobody is there to answer".into()),
             (Permissions::Approve, _) if may_be_automatic(&request) => Verdict::Approve { session: false },
             (Permissions::ApproveSafe, _) if is_safe(&request, workspace.as_deref()) => {
@@ -60,18 +64,33 @@ impl Hub {
         self.answer_later(request.id, verdict, None);
     }
 
-    fn wait_for_a_person(&self, id: &str) {
+    fn wait_for_a_person(&self, id: &str, within: Duration) {
         let now = SystemTime::now();
         self.with(|state| {
             if let Some(request) = state.requests.find_mut(id) {
-                request.times = Some((rfc3339(now), rfc3339(now + ANSWERED_WITHIN)));
+                request.times = Some((rfc3339(now), rfc3339(now + within)));
             }
         });
-        self.answer_later(
-            id.to_owned(),
-            Verdict::Deny("nobody answered in time".into()),
-            Some(ANSWERED_WITHIN),
-        );
+        self.answer_later(id.to_owned(), Verdict::Deny("nobody answered in time".into()), Some(within));
+    }
+
+    /// What was asked in a turn that came to nothing is not to be answered any more.
+    pub(super) fn lapse(&self) {
+        for id in self.with(|state| state.requests.take()) {
+            self.tell("jetway.request_expired", &json!({ "id": id, "reason": "the turn has ended" }));
+        }
+    }
+
+    /// What the CLI server waits for that was asked before this hold on the session.
+    pub(super) async fn recall(&self, face: &Face) -> Result<(), Fault> {
+        let pending = self.call(face, "session.permissions.pendingRequests", json!({})).await?;
+        let items = pending["items"].as_array().cloned().unwrap_or_default();
+        self.with(|state| {
+            for request in items.iter().filter_map(Request::permission) {
+                state.requests.add(request);
+            }
+        });
+        Ok(())
     }
 
     /// Answers at once or, if it still waits by then, after a time.
@@ -86,7 +105,8 @@ impl Hub {
                 if hub.with(|s| s.requests.find(&id).is_none()) {
                     return;
                 }
-                hub.tell("jetway.request_expired", &json!({ "id": id }));
+                let reason = "nobody answered in time";
+                hub.tell("jetway.request_expired", &json!({ "id": id, "reason": reason }));
             }
             if let Err(fault) = hub.answer(&face, &id, &verdict).await {
                 warn!(session = hub.id(), why = %fault.detail, "answering a request of the CLI server");
@@ -123,7 +143,7 @@ impl Hub {
     }
 }
 
-fn nothing_waits() -> Fault {
+pub(in crate::http) fn nothing_waits() -> Fault {
     Fault::new(Kind::NotFound, "No such request waits; it may have been answered")
 }
 

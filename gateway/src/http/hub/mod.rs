@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak, atomic::Ato
 
 use serde_json::{Value, json};
 use tokio::sync::{Semaphore, watch};
-use tracing::warn;
+use tracing::{debug, warn};
 
 use jetway_config::{Identity, SessionId, UserId, limits};
 use jetway_wire::{
@@ -25,7 +25,7 @@ use jetway_wire::{
 };
 
 pub(super) use self::{
-    decide::Verdict,
+    decide::{Verdict, nothing_waits},
     ring::EventId,
     state::Ending,
     subscription::{Next, Over, Place, Pulse, Source, Subscription},
@@ -151,7 +151,14 @@ impl Hub {
             return Ok(());
         }
         let params = self.profile().params(self.id.get());
-        face.door.call(&self.client, "session.create", &params).await.map(drop)
+        face.door.call(&self.client, "session.create", &params).await?;
+        // Where others may have held the session all the while, something may wait since then.
+        if !face.core.exclusive()
+            && let Err(fault) = self.recall(face).await
+        {
+            debug!(session = self.id(), why = %fault.detail, "a CLI server does not tell what waits");
+        }
+        Ok(())
     }
 
     /// Tells the CLI server again what it has to know of the session, which it has attached or will have.
@@ -215,13 +222,20 @@ impl Hub {
 
     /// Says that nothing more will come, and why; what runs has been told of by then.
     fn close(&self, over: Over) {
-        match over {
-            Over::Stopping => self.client.cut_off(),
-            Over::Ended => self.client.close(),
-        }
-        // Nothing more will be heard of a turn that the session's end has ended.
+        let how = match over {
+            Over::Stopping => {
+                self.client.cut_off();
+                Ending::Indeterminate
+            }
+            // The session's end has ended its turn.
+            Over::Ended => {
+                self.client.close();
+                Ending::Aborted
+            }
+        };
+        // Nothing more will be heard of it.
         if let Some(turn) = self.with(|state| state.turn.as_ref().map(|turn| turn.id.clone())) {
-            self.give_up(&turn, Ending::Aborted);
+            self.give_up(&turn, how);
         }
         self.pulse.send_replace(Pulse { over: Some(over) });
     }

@@ -90,6 +90,11 @@ impl Requests {
         self.0.retain(|r| r.id != id);
     }
 
+    /// Nobody waits for any answer.
+    pub(crate) fn take(&mut self) -> Vec<String> {
+        self.0.drain(..).map(|request| request.id).collect()
+    }
+
     pub(crate) fn list(&self) -> Vec<Value> {
         self.0.iter().map(Request::to_json).collect()
     }

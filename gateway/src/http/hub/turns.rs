@@ -363,6 +363,9 @@ impl Hub {
         let (id, user, message) = (turn.id.clone(), turn.user.clone(), turn.message.clone());
         let Answer { content, usage, error, .. } = turn.into_answer();
         let done = Done { turn: id, user, message, how, content, usage, error, ended: SystemTime::now() };
+        if how != Ending::Completed {
+            self.lapse();
+        }
         self.tell(ENDED, &done.told());
         if let Some(current) = current {
             current.done.send_replace(Some(Ok(done)));
