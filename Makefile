@@ -54,13 +54,23 @@ sdk-rs: binaries     ## The Rust SDK: a slice
 sdk-full: binaries   ## The full copilot instead of the small runtime: one conversation
 	$(call step,the full copilot: direct and through Jetway,cd loadtest && $(NODE_TEST) scale/full.test.mjs)
 
-http: seeds both-faces
+http: seeds both-faces team-chat-slice
 
 seeds: binaries      ## The field's own HTTP requests, word for word, on real CLI servers
 	$(call step,requests of the field over HTTP,node loadtest/http/seeds.mjs)
 
 both-faces: binaries ## Sessions made over HTTP and continued by the SDK, and back
 	$(call step,one session over HTTP and SDK,node loadtest/http/both-faces.mjs)
+
+team-chat: binaries  ## 20 users in one session over HTTP, at two gateways, in strict order (ARGS="--users N --turns N")
+	$(call step,team chat at two gateways,node loadtest/http/team-chat.mjs $(ARGS))
+
+team-chat-slice: binaries
+	$(call step,team chat at two gateways,node loadtest/http/team-chat.mjs --turns 1)
+
+faces:               ## The HTTP port at full length: 1,000 cut streams, 10,000 lifecycle events, bad input, floods
+	deploy/setup test
+	JETWAY_CUTS=1000 JETWAY_LIFECYCLE=10000 cargo test -p jetway-gateway --test http -- cuts check_ --nocapture
 
 schemathesis:        ## Requests that the contract allows and forbids, by the thousand (ARGS="--max-time 300")
 	deploy/setup schemathesis

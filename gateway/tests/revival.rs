@@ -123,3 +123,25 @@ async fn check_37_a_process_killed_in_mid_turn() {
     assert!(told < Duration::from_secs(2) && answered < Duration::from_secs(5));
     assert_eq!(ada.events("s", "session.error").len(), 1);
 }
+
+/// What comes back unseen was neither deleted nor made: `session.lifecycle` tells of use only.
+#[tokio::test(flavor = "multi_thread")]
+async fn lifecycle_is_silent_of_what_comes_back_unseen() {
+    let Some(scene) = Scene::start("lifecycle_is_silent_of_what_comes_back_unseen").await else { return };
+    let mut ada = scene.session("ada", "s").await;
+    let told = |client: &Client, from: usize| {
+        let told = client.seen[from..].iter().filter(|m| m["method"] == "session.lifecycle");
+        told.map(|m| m["params"]["type"].as_str().unwrap().to_owned())
+            .collect::<std::collections::BTreeSet<_>>()
+    };
+    ada.turn("s", "first").await;
+    assert!(told(&ada, 0).contains("session.created"), "{:?}", told(&ada, 0));
+    let from = ada.seen.len();
+    for round in 0..3 {
+        scene.kill_all().await;
+        ada.turn("s", &format!("round {round}")).await;
+    }
+    let told = told(&ada, from);
+    println!("lifecycle of a session that was lost and came back three times: {told:?}");
+    assert!(!told.contains("session.created") && !told.contains("session.deleted"), "{told:?}");
+}

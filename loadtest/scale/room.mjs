@@ -6,7 +6,6 @@
 
 import assert from "node:assert/strict";
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import { createConnection, createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -15,6 +14,7 @@ import { parseArgs } from "node:util";
 import { CopilotClient, RuntimeConnection, approveAll } from "@github/copilot-sdk";
 
 import { Interrupted, launch, withPrograms } from "../demo/launch.mjs";
+import { freePort, reachable } from "../demo/ports.mjs";
 import { runtimePath } from "../sdk-ts/processes.mjs";
 import { quantile } from "./measure.mjs";
 
@@ -38,28 +38,6 @@ const number = (name) => {
   return value;
 };
 const [turns, users, gateways] = ["turns", "users", "gateways"].map(number);
-
-async function freePort() {
-  const server = createServer().listen(0, "127.0.0.1");
-  await new Promise((resolve) => server.once("listening", resolve));
-  const { port } = server.address();
-  await new Promise((resolve) => server.close(resolve));
-  return port;
-}
-
-/** Waits until somebody listens there. */
-async function reachable(port) {
-  for (let tries = 0; tries < 200; tries += 1) {
-    const socket = createConnection(port, "127.0.0.1");
-    const up = await new Promise((resolve) => {
-      socket.once("connect", () => resolve(true)).once("error", () => resolve(false));
-    });
-    socket.destroy();
-    if (up) return;
-    await sleep(50);
-  }
-  throw new Error(`nobody listens on port ${port}`);
-}
 
 /** A Redis, a runtime, a model, and the gateways before them. */
 async function stage(dir) {

@@ -3,14 +3,20 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod bad_input;
 mod chat;
 mod cloud;
 mod contract;
+mod corpus;
 mod cors;
+mod cuts;
+mod floods;
 mod history;
+mod layers;
 mod lifecycle;
 mod lifetimes;
 mod local;
+mod people;
 mod sessions;
 mod standing;
 mod turns;
