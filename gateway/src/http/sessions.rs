@@ -287,9 +287,10 @@ impl Face {
         }
         session.remove_because(how.reason);
         let deleted = hub.call(self, "session.delete", json!({})).await;
+        let deleted = deleted.inspect_err(|_| session.remove_because(None))?;
         self.hubs.release(owner, id);
         // What was never written to a file cannot be removed from one, and is gone all the same.
-        if deleted?["success"] == json!(false) {
+        if deleted["success"] == json!(false) {
             self.core.scribe.gone(&entry.key, how.reason);
         }
         self.core.scribe.caught_up().await;

@@ -24,10 +24,10 @@ const GIVE_UP: u64 = 3_600_000;
 
 /// Ends what is over, until connections are to be closed.
 pub(super) async fn watch(face: Arc<Face>) {
-    let draining = face.core.drain.closing().clone();
+    let closing = face.core.drain.closing().clone();
     let mut ticks = interval(LOOK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    while draining.run_until_cancelled(ticks.tick()).await.is_some() {
+    while closing.run_until_cancelled(ticks.tick()).await.is_some() {
         let now = UnixMs::now();
         let due = face.core.directory.take_due(now, UnixMs(now.0 + AGAIN), MOST).await;
         let due = due.unwrap_or_else(|error| {
@@ -38,7 +38,7 @@ pub(super) async fn watch(face: Arc<Face>) {
             let face = face.clone();
             async move { face.end_due(&entry).await }
         };
-        draining.run_until_cancelled(stream::iter(due).for_each_concurrent(AT_ONCE, end)).await;
+        closing.run_until_cancelled(stream::iter(due).for_each_concurrent(AT_ONCE, end)).await;
     }
 }
 
