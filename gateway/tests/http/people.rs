@@ -11,11 +11,12 @@ use tokio::net::TcpListener;
 use crate::{
     common::{
         Gateway, PATIENCE,
-        cli::{CLI_TOKEN, Runtime},
         client::Client,
         fleet, fleet_of,
         http::Http,
-        per_user, runtime, start, start_from, stub, with_http,
+        per_user, runtime,
+        runtime::{CLI_TOKEN, Runtime},
+        start, start_from, stub, with_http,
     },
     gateway,
 };
@@ -195,8 +196,8 @@ async fn a_restart_ends_what_a_process_of_ones_own_asked() {
 /// A CLI server of a fleet stays, and what it asked waits on for as long as somebody has the session attached there.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_fleet_server_asked_survives_a_restart() {
-    let Some(program) = runtime("what_a_fleet_server_asked_survives_a_restart") else { return };
-    let (cli, dir, model) = (Runtime::start(&program), tempfile::tempdir().unwrap(), scripted().await);
+    let Some(cli) = Runtime::start_for("what_a_fleet_server_asked_survives_a_restart") else { return };
+    let (dir, model) = (tempfile::tempdir().unwrap(), scripted().await);
     let more = format!(
         "drain.timeout = \"1s\"\ntenants.default.policy.host_tools = true\ndirectory.path = \"{}\"",
         dir.path().join("directory.sqlite").display()
