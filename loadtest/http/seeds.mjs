@@ -163,7 +163,7 @@ async function quietly(curl, id) {
 /** Sessions in the cloud. Its part is played by the stub: the real one needs an account. */
 async function cloud(curl, another) {
   const repository = { owner: "myorg", name: "myrepo", branch: "main" };
-  // What `copilot-runtime` 1.0.85 says: it knows of no cloud.
+  // What `copilot-runtime` 1.0.85 says without an account, and `copilot` 1.0.102 as well.
   const refused = await curl(post("/sessions", { cloud: { repository } }), 501);
   assert.equal(refused.type, "urn:jetway:problem:not-implemented");
 

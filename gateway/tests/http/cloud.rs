@@ -58,6 +58,9 @@ async fn the_first_prompt_waits_for_the_agent() {
     assert_eq!((held.kind.as_str(), &held.data["status"]), ("jetway.turn_pending", &json!("pending")));
     let seen = Http::user(&gateway, "bob").get(&path(&id)).await.json();
     assert_eq!(seen["turn"], json!({ "id": held.data["turn"], "status": "pending", "user": "ada" }));
+    let impatient = json!({ "prompt": "me too", "mode": "refuse" });
+    let busy = ada.post(&format!("{}/messages", path(&id)), impatient).await.problem(409, "session-busy");
+    assert_eq!((&busy["turn"], &busy["user"]), (&held.data["turn"], &json!("ada")));
     assert_eq!(sent(&stub), 0);
 
     // Whoever else begins is not the agent; and it may say so twice.

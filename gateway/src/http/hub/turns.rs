@@ -283,7 +283,8 @@ impl Hub {
     }
 
     fn busy(&self, position: usize) -> Fault {
-        let holder = self.with(|s| s.turn.as_ref().map(|t| (t.id.clone(), t.user.clone())));
+        let running = self.with(|s| s.turn.as_ref().map(|t| (t.id.clone(), t.user.clone())));
+        let holder = running.or_else(|| self.pending().map(|held| (held.turn, held.user)));
         let (turn, user) = holder.map_or((Value::Null, Value::Null), |(id, user)| (json!(id), json!(user)));
         Fault::new(Kind::Busy, "Another turn is running in this session")
             .with("turn", turn)
