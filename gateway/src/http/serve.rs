@@ -2,7 +2,10 @@
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
-use axum::{Router, http};
+use axum::{
+    Router,
+    http::{self, HeaderValue},
+};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::conn::auto::Builder,
@@ -17,7 +20,7 @@ use tracing::{debug, info, warn};
 
 use jetway_config::listen::Port;
 
-use super::{caller::Peer, patient::Patient};
+use super::{caller::Peer, patient::Patient, view::FORWARDED_PROTO};
 use crate::{app::Core, metrics, net};
 
 const LISTENER: &str = "http";
@@ -111,8 +114,12 @@ async fn serve(
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     let patience = core.live().limits.handshake_timeout;
     let io = TokioIo::new(Patient::new(stream, patience));
+    let secure = core.config.listen.tls(Port::Http).is_some();
     let known = router.map_request(move |mut request: http::Request<_>| {
         request.extensions_mut().insert(Peer(peer));
+        if secure {
+            request.headers_mut().insert(FORWARDED_PROTO, HeaderValue::from_static("https"));
+        }
         request
     });
     let connection = builder.serve_connection_with_upgrades(io, TowerToHyperService::new(known));

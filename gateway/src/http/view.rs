@@ -102,6 +102,10 @@ pub(super) struct MemberView {
     pub(super) role: String,
 }
 
+/// By what a proxy with TLS says that it has it, and this port itself. It is believed of anybody: all that comes of it is
+/// how the caller's own links begin.
+pub(super) const FORWARDED_PROTO: &str = "x-forwarded-proto";
+
 /// Where a request says that it was sent to: what its links begin with.
 #[derive(Debug, Clone)]
 pub(super) struct Base(String);
@@ -110,11 +114,13 @@ impl Base {
     pub(super) fn of(uri: &Uri, headers: &HeaderMap) -> Self {
         let host = headers.get(header::HOST).and_then(|h| h.to_str().ok());
         let authority = uri.authority().map(|a| a.as_str());
-        Self(host.or(authority).unwrap_or("localhost").to_owned())
+        let secure = headers.get(FORWARDED_PROTO).is_some_and(|proto| proto == "https");
+        let scheme = if secure { "wss" } else { "ws" };
+        Self(format!("{scheme}://{}", host.or(authority).unwrap_or("localhost")))
     }
 
     fn websocket(&self, id: &str) -> String {
-        format!("ws://{}/ws/sessions/{id}", self.0)
+        format!("{}/ws/sessions/{id}", self.0)
     }
 }
 
