@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use hyper::Method;
-use jetway_loadtest::stub::{Options, Stub};
+use jetway_loadtest::{
+    redis::Redis,
+    stub::{Options, Stub},
+};
 use serde_json::{Value, json};
 
 use crate::common::{
@@ -230,6 +233,33 @@ async fn a_gateway_that_stops_sends_nothing() {
     stub.agent_comes(0, &id);
     assert_eq!(ada.ask(&id, "hello again [[permission]]").await, "permission: approve-once");
     assert_eq!(ada.get(&path(&id)).await.json()["status"], "running");
+}
+
+/// Several gateways before one fleet know the same of a session, and whoever held its first prompt sends it.
+#[tokio::test]
+async fn gateways_share_what_is_pending() {
+    let Some(redis) = Redis::start_for("gateways_share_what_is_pending", &[]) else { return };
+    let stub = Stub::start(Options { cloud: None, ..Options::default() }).unwrap();
+    let stores =
+        format!("directory.store = \"redis\"\nlocks.store = \"redis\"\nredis.url = \"{}\"\n", redis.url());
+    let toml = with_http(&fleet(stub.addrs(), &stores));
+    let (one, other) = (start(&toml).await, start(&toml).await);
+    let (ada, elsewhere) = (Http::user(&one, "ada"), Http::user(&other, "ada"));
+    let id = ada.create(json!({ "cloud": cloud() })).await;
+    assert_eq!(elsewhere.get(&path(&id)).await.json()["status"], "pending");
+    let mut events = elsewhere.events(&id).await;
+    let asking = {
+        let (elsewhere, id) = (elsewhere.clone(), id.clone());
+        tokio::spawn(async move { elsewhere.ask(&id, "hello").await })
+    };
+    events.until("jetway.turn_pending").await;
+    stub.agent_comes(0, &id);
+    assert_eq!(asking.await.unwrap(), "You said: hello");
+    assert_eq!(ada.ask(&id, "[[history]]").await, "History: hello");
+    assert_eq!(sent(&stub), 2);
+    for user in [&ada, &elsewhere] {
+        assert_eq!(user.get(&path(&id)).await.json()["status"], "running");
+    }
 }
 
 #[tokio::test]

@@ -5,11 +5,15 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use jetway_loadtest::redis::Redis;
+
 use crate::{
     common::{
         PATIENCE,
         client::{Client, is_event},
+        fleet,
         http::Http,
+        start, stub, with_http,
     },
     gateway,
 };
@@ -69,6 +73,45 @@ async fn a_session_ends_when_its_time_is_over() {
     assert_eq!(ada.ask(&endless, "still here?").await, "You said: still here?");
     let records = ada.get("/api/v1/sessions?status=terminated").await.json();
     assert_eq!(records["sessions"].as_array().unwrap().len(), 2);
+}
+
+/// Of two gateways one ends a session, once.
+#[tokio::test]
+async fn one_gateway_ends_a_session() {
+    let Some(redis) = Redis::start_for("one_gateway_ends_a_session", &[]) else { return };
+    let stub = stub(1);
+    let stores =
+        format!("directory.store = \"redis\"\nlocks.store = \"redis\"\nredis.url = \"{}\"\n", redis.url());
+    let toml = with_http(&fleet(stub.addrs(), &stores));
+    let (one, other) = (start(&toml).await, start(&toml).await);
+    let ada = Http::user(&one, "ada");
+    let mut ids = Vec::new();
+    for _ in 0..20 {
+        let id = ada.create(json!({ "config": { "timeout_minutes": 60 } })).await;
+        ada.ask(&id, "hello").await;
+        ids.push(id);
+    }
+    let mut store = redis::Client::open(redis.url()).unwrap().get_connection().unwrap();
+    for id in &ids {
+        let (prefix, key) = ("jetway:{directory}:", format!("local/ada {id}"));
+        let entry = format!("{prefix}entry:{key}");
+        redis::cmd("HSET")
+            .arg(entry)
+            .arg("created")
+            .arg(1000)
+            .arg("ends")
+            .arg(2000)
+            .exec(&mut store)
+            .unwrap();
+        redis::cmd("ZADD").arg(format!("{prefix}due")).arg(2000).arg(key).exec(&mut store).unwrap();
+    }
+    let elsewhere = Http::user(&other, "ada");
+    for id in &ids {
+        let record = when(&elsewhere, id, |s| s["status"] == "terminated").await;
+        assert_eq!(record["reason"], "timeout");
+    }
+    let deleted = stub.received().into_iter().filter(|r| r.method == "session.delete").count();
+    assert_eq!(deleted, ids.len());
 }
 
 #[tokio::test]
