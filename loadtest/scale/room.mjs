@@ -55,7 +55,8 @@ async function stage(dir) {
     `[listen]\nsdk = "127.0.0.1:0"\nhttp = "127.0.0.1:0"\nadmin = "127.0.0.1:0"\n` +
       `[directory]\nstore = "redis"\n[redis]\nurl = "redis://127.0.0.1:${redis}"\n` +
       `[locks]\nstore = "redis"\nwait = "2m"\n` +
-      `[pool]\nmode = "fleet"\n[[pool.fleet]]\naddress = "127.0.0.1:${runtime.found["CLI server"]}"\ntoken_env = "CLI_TOKEN"\n` +
+      `[pool]\nmode = "fleet"\n[[pool.fleet]]\n` +
+      `address = "127.0.0.1:${runtime.found["CLI server"]}"\ntoken_env = "CLI_TOKEN"\n` +
       `[tenants.default]\nrequests_per_second = 10000\n`,
   );
   const jetway = { ...launchOptions, env: { ...process.env, CLI_TOKEN: TOKEN } };
@@ -110,7 +111,7 @@ class Person {
     }
   }
 
-  /** A whole turn: the session goes idle after the prompt came back. Returns how long it had to wait for it to begin. */
+  /** A whole turn: the session goes idle after the prompt came back. Returns how long it waited for its turn. */
   async turn(prompt) {
     const since = performance.now();
     const messageId = await this.session.send({ prompt });
@@ -240,7 +241,8 @@ async function run(dir) {
     const asked = people.map(async (person, n) => {
       const waits = [];
       for (let turn = n; turn < turns; turn += users) {
-        waits.push({ nonce: `${person.user}-turn-${turn}`, ms: await person.turn(`[[say ok]] nonce:${person.user}-turn-${turn}`) });
+        const nonce = `${person.user}-turn-${turn}`;
+        waits.push({ nonce, ms: await person.turn(`[[say ok]] nonce:${nonce}`) });
       }
       return waits;
     });
@@ -261,7 +263,8 @@ async function run(dir) {
     const ms = waits.map(({ ms }) => ms);
     console.log(
       `ROOM: ${order.length} turns of ${users} people on ${gateways} gateways in one session of a real runtime, ` +
-        `${seconds.toFixed(1)} s: each prompt once, 0 overlaps, ${events.length} events in its file, all seen by all; ` +
+        `${seconds.toFixed(1)} s: each prompt once, 0 overlaps, ` +
+        `${events.length} events in its file, all seen by all; ` +
         `a turn began after p50 ${Math.round(quantile(ms, 0.5))} ms, p99 ${Math.round(quantile(ms, 0.99))} ms`,
     );
   } catch (error) {

@@ -78,6 +78,12 @@ pub fn is_agents_start(event: Value<'_>) -> bool {
         && text(event.get("data").and_then(|data| data.get("producer")), "copilot-agent")
 }
 
+/// Whether a session that went idle will go on by itself, for all that this event of it tells: in autopilot it may.
+pub fn goes_on(params: Value<'_>) -> bool {
+    let mode = || params.get("event")?.get("data")?.get("mode")?.as_str();
+    mode().as_deref() == Some("autopilot")
+}
+
 fn turn_of_type(kind: &[u8]) -> Turn {
     match kind {
         b"session.idle" => Turn::Idle,

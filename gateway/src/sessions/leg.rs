@@ -1,7 +1,6 @@
 //! A client's own connection to one CLI server.
 
 use std::{
-    borrow::Cow,
     collections::HashMap,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -300,11 +299,11 @@ impl Leg {
         &self,
         id: &str,
         turn: Turn,
-        message: impl FnOnce() -> Option<Cow<'a, str>>,
+        params: impl FnOnce() -> Option<Value<'a>>,
     ) -> Followed {
         let routes = lock(&self.routes);
         let Some(route) = routes.get(id) else { return Followed::Strange };
-        match route.session.follow(turn, self.id, message) {
+        match route.session.follow(turn, self.id, params) {
             News::Nothing => Followed::Attached,
             News::First(after) => {
                 self.server.spoke_after(after);

@@ -1,6 +1,6 @@
 //! From a CLI server to its client: whose is it, and is it the end of a turn?
 
-use std::{borrow::Cow, sync::Arc};
+use std::sync::Arc;
 
 use serde_json::json;
 use tokio::net::tcp::OwnedReadHalf;
@@ -196,9 +196,9 @@ fn follows<'a>(
     client: &Client,
     session: &str,
     turn: Turn,
-    message: impl FnOnce() -> Option<Cow<'a, str>>,
+    params: impl FnOnce() -> Option<Value<'a>>,
 ) -> bool {
-    match leg.follow(session, turn, message) {
+    match leg.follow(session, turn, params) {
         Followed::Strange => false,
         Followed::Attached => true,
         Followed::Doubtful(session) => {
@@ -210,7 +210,7 @@ fn follows<'a>(
 
 /// The same, by an event of which `body` was peeked at.
 pub(super) fn sees(leg: &Arc<Leg>, client: &Client, event: Peek<'_>, body: &[u8]) -> bool {
-    follows(leg, client, event.session, event.turn, || event::message_of(params_of(body)?))
+    follows(leg, client, event.session, event.turn, || params_of(body))
 }
 
 fn params_of(body: &[u8]) -> Option<Value<'_>> {
@@ -241,8 +241,7 @@ fn may_see(leg: &Arc<Leg>, client: &Client, method: &str, params: Option<Value<'
         }
         _ => Turn::Other,
     };
-    let message = || event::message_of(params?);
-    follows(leg, client, &id, turn, message)
+    follows(leg, client, &id, turn, || params)
         || leg.exclusive()
         || (method == event::SESSION_LIFECYCLE && client.knows(&id, leg))
 }

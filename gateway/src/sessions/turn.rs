@@ -170,15 +170,16 @@ impl Turns {
         false
     }
 
-    /// The session went idle, as `leg` tells.
-    pub(crate) fn idle(&mut self, leg: LegId, now: Instant) -> Vec<Ended> {
+    /// The session went idle, as `leg` tells; what goes on by itself must be asked about.
+    pub(crate) fn idle(&mut self, leg: LegId, goes_on: bool, now: Instant) -> Vec<Ended> {
         if self.is_stale(now) {
             return Vec::new();
         }
         let mut ended = Vec::new();
-        self.strays.iter_mut().filter(|stray| stray.leg == leg).for_each(|stray| stray.idle = true);
+        self.strays.iter_mut().filter(|stray| stray.leg == leg).for_each(|stray| stray.idle |= !goes_on);
         for mut turn in std::mem::take(&mut self.running) {
             match &mut turn.progress {
+                Progress::Begun if turn.leg == leg && goes_on => turn.progress = Progress::Unseen,
                 Progress::Begun if turn.leg == leg => {
                     ended.push(completed(turn, now));
                     continue;
@@ -367,23 +368,23 @@ mod tests {
         assert_eq!(turns.refused(TurnId(2), now).unwrap().outcome, Outcome::Refused);
         assert_eq!(turns.refused(TurnId(2), now), None);
         [1, 3].into_iter().for_each(|id| starts(&mut turns, id, now));
-        assert_eq!(outcomes(turns.idle(LEG, now)), [(1, Outcome::Completed), (3, Outcome::Completed)]);
-        assert!(turns.idle(LEG, now).is_empty() && turns.is_idle() && !turns.ask());
+        assert_eq!(outcomes(turns.idle(LEG, false, now)), [(1, Outcome::Completed), (3, Outcome::Completed)]);
+        assert!(turns.idle(LEG, false, now).is_empty() && turns.is_idle() && !turns.ask());
     }
 
     #[test]
     fn an_idle_of_the_turn_before_ends_nothing() {
         let (mut turns, now) = asked([7]);
         // Before the reply, after it, and by a leg that is late.
-        assert!(turns.idle(LEG, now).is_empty());
+        assert!(turns.idle(LEG, false, now).is_empty());
         assert_eq!(turns.taken(TurnId(7), Some("m"), now), None);
-        assert!(turns.idle(LEG, now).is_empty());
+        assert!(turns.idle(LEG, false, now).is_empty());
         assert!(!turns.message(LEG, "another's") && !turns.message(OTHER, "m"));
-        assert!(turns.idle(LEG, now).is_empty());
+        assert!(turns.idle(LEG, false, now).is_empty());
         assert!(turns.awaits(LEG) && !turns.awaits(OTHER));
         assert!(turns.message(LEG, "m") && !turns.awaits(LEG));
-        assert!(turns.idle(OTHER, now).is_empty());
-        assert_eq!(outcomes(turns.idle(LEG, now)), [(7, Outcome::Completed)]);
+        assert!(turns.idle(OTHER, false, now).is_empty());
+        assert_eq!(outcomes(turns.idle(LEG, false, now)), [(7, Outcome::Completed)]);
     }
 
     #[test]
@@ -391,11 +392,11 @@ mod tests {
         let (mut turns, now) = asked([1, 2]);
         assert!(!turns.message(LEG, "a"));
         turns.failed(LEG);
-        assert!(turns.idle(LEG, now).is_empty());
+        assert!(turns.idle(LEG, false, now).is_empty());
         assert!(!turns.message(LEG, "b"));
         assert_eq!(outcomes(turns.taken(TurnId(1), Some("a"), now)), [(1, Outcome::Failed)]);
         assert_eq!(turns.taken(TurnId(2), Some("b"), now), None);
-        assert_eq!(outcomes(turns.idle(LEG, now)), [(2, Outcome::Completed)]);
+        assert_eq!(outcomes(turns.idle(LEG, false, now)), [(2, Outcome::Completed)]);
     }
 
     #[test]
@@ -405,7 +406,7 @@ mod tests {
         assert_eq!(turns.taken(TurnId(2), Some("2"), now), None);
         assert!(!turns.ask(), "it may yet begin");
         turns.aborting();
-        assert_eq!(outcomes(turns.idle(LEG, now)), [(1, Outcome::Aborted)]);
+        assert_eq!(outcomes(turns.idle(LEG, false, now)), [(1, Outcome::Aborted)]);
         assert!(turns.ask() && !turns.ask());
         assert_eq!(turns.asked(), [TurnId(2)]);
         // Its reply comes late.
@@ -416,7 +417,7 @@ mod tests {
         let both = [TurnId(2), TurnId(3)];
         assert_eq!(outcomes(turns.done(&both, now)), [(2, Outcome::Aborted)]);
         assert_eq!(turns.asked(), []);
-        assert_eq!(outcomes(turns.idle(LEG, now)), [(3, Outcome::Aborted)]);
+        assert_eq!(outcomes(turns.idle(LEG, false, now)), [(3, Outcome::Aborted)]);
     }
 
     #[test]
@@ -424,10 +425,12 @@ mod tests {
         let (mut turns, now) = asked([1, 2]);
         assert_eq!(turns.taken(TurnId(1), None, now), None);
         assert!(turns.ask());
-        assert!(turns.idle(LEG, now).is_empty());
+        assert!(turns.idle(LEG, false, now).is_empty());
         assert_eq!(outcomes(turns.done(&[TurnId(1)], now)), [(1, Outcome::Completed)]);
         starts(&mut turns, 2, now);
         assert_eq!(turns.asked(), []);
+        assert!(turns.idle(LEG, true, now).is_empty() && turns.ask());
+        turns.stop_asking();
         turns.adopt(LEG, OTHER);
         assert_eq!(turns.legs().collect::<Vec<_>>(), [OTHER]);
         assert!(turns.ask());
@@ -440,12 +443,12 @@ mod tests {
         turns.failed(LEG);
         starts(&mut turns, 1, now);
         turns.failed(OTHER);
-        assert_eq!(outcomes(turns.idle(LEG, now)), [(1, Outcome::Completed)]);
+        assert_eq!(outcomes(turns.idle(LEG, false, now)), [(1, Outcome::Completed)]);
         turns.aborting();
         turns.begin(TurnId(2), LEG, None, now);
         starts(&mut turns, 2, now);
         turns.failed(LEG);
-        assert_eq!(outcomes(turns.idle(LEG, now)), [(2, Outcome::Failed)]);
+        assert_eq!(outcomes(turns.idle(LEG, false, now)), [(2, Outcome::Failed)]);
         turns.begin(TurnId(3), LEG, None, now);
         assert_eq!(outcomes(turns.end_all(Outcome::Indeterminate, now)), [(3, Outcome::Indeterminate)]);
     }
@@ -458,7 +461,7 @@ mod tests {
         assert_eq!(turns.delta(OTHER, now), None);
         assert_eq!(turns.delta(LEG, now + Duration::from_millis(5)), Some(Duration::from_millis(5)));
         assert_eq!(turns.delta(LEG, now + Duration::from_millis(9)), None);
-        let ended = turns.idle(LEG, now + Duration::from_millis(20)).remove(0);
+        let ended = turns.idle(LEG, false, now + Duration::from_millis(20)).remove(0);
         assert_eq!((ended.first, ended.took), (Some(Duration::from_millis(5)), Duration::from_millis(20)));
     }
 
@@ -468,6 +471,6 @@ mod tests {
         (0..=MAX_STRAYS).for_each(|n| assert!(!turns.message(LEG, &n.to_string())));
         assert_eq!(turns.strays.len(), MAX_STRAYS);
         assert_eq!(turns.taken(TurnId(1), Some("0"), now), None);
-        assert!(turns.idle(LEG, now).is_empty() && turns.ask());
+        assert!(turns.idle(LEG, false, now).is_empty() && turns.ask());
     }
 }

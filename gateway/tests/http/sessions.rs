@@ -21,7 +21,10 @@ async fn a_session_is_made_found_and_ended() {
     assert!(session["connection_url"].as_str().unwrap().ends_with(&format!("/ws/sessions/{id}")));
     assert!(session["created_at"].as_str().unwrap().ends_with('Z'));
     let secure = ada.clone().with("x-forwarded-proto", "https").get(&format!("/api/v1/sessions/{id}")).await;
-    assert!(secure.json()["connection_url"].as_str().unwrap().starts_with("wss://"), "behind a proxy with TLS");
+    assert!(
+        secure.json()["connection_url"].as_str().unwrap().starts_with("wss://"),
+        "behind a proxy with TLS"
+    );
     for reference in [id, &id[..8], "feature%20work", "latest"] {
         let found = ada.get(&format!("/api/v1/sessions/{reference}")).await;
         assert_eq!((found.status.as_u16(), &found.json()["session_id"]), (200, &json!(id)), "{reference}");
