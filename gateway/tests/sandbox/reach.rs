@@ -5,14 +5,17 @@ use std::{
     path::Path,
     process::Command,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
 };
 
 use nix::sys::signal::Signal;
 use serde_json::json;
-use tokio::{io::AsyncWriteExt as _, net::TcpListener};
+use tokio::{
+    io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufStream},
+    net::{TcpListener, TcpStream},
+};
 
 use crate::{
     common::{
@@ -259,6 +262,46 @@ async fn a_redirect_leads_nowhere() {
     assert!(ada.read_until(PATIENCE, failed).await, "{:?}", ada.seen);
     assert!(asked.load(Ordering::SeqCst) > 0);
     assert_eq!(scene.traps[1].count(), 0);
+    serving.abort();
+}
+
+/// What this host does not know the way to is reached by the operator's own proxy, and named to it.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_operators_own_proxy_leads_further() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let more = format!(
+        "upstream_proxy = \"http://{}\"\n[tenants.default.provider]\nbase_url = \"http://models.test/v1\"\n",
+        listener.local_addr().unwrap()
+    );
+    let Some(scene) = scene("the_operators_own_proxy_leads_further", &more).await else { return };
+    let model = scene.model.base_url();
+    let model = model.trim_start_matches("http://").trim_end_matches("/v1").to_owned();
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let heads = asked.clone();
+    let serving = tokio::spawn(async move {
+        while let Ok((client, _)) = listener.accept().await {
+            let (mut client, mut line) = (BufStream::new(client), String::new());
+            client.read_line(&mut line).await.unwrap();
+            heads.lock().unwrap().push(line.trim_end().to_owned());
+            while line != "\r\n" {
+                line.clear();
+                client.read_line(&mut line).await.unwrap();
+            }
+            client.write_all(b"HTTP/1.1 200 Connection established\r\n\r\n").await.unwrap();
+            client.flush().await.unwrap();
+            let mut server = TcpStream::connect(&model).await.unwrap();
+            tokio::spawn(async move { tokio::io::copy_bidirectional(&mut client, &mut server).await });
+        }
+    });
+    let mut ada = Client::hello(scene.gateway.sdk, "ada").await;
+    let settings = json!({ "sessionId": "chat", "model": "scripted", "streaming": true });
+    ada.call("session.create", settings).await.unwrap();
+    assert_eq!(ada.turn("chat", "hello").await, "You said: hello");
+    let asked = asked.lock().unwrap();
+    assert!(
+        !asked.is_empty() && asked.iter().all(|line| line == "CONNECT models.test:80 HTTP/1.1"),
+        "{asked:?}"
+    );
     serving.abort();
 }
 
