@@ -26,6 +26,8 @@ use crate::{
 
 /// The most that is read of an answer before it is cut, as a power of two: some events have 30 KB.
 const STRETCH: u64 = 17;
+/// How far the reader that is cut may lag behind before the next turn begins: a quarter of what is kept.
+const BEHIND: usize = 512 << 10;
 /// How often a request is cut before it is let through.
 const STUBBORN: u64 = 6;
 
@@ -148,16 +150,21 @@ async fn drive(
     let path = format!("/api/v1/sessions/{session}/events");
     let done = Arc::new(AtomicBool::new(false));
     let cuts = Arc::new(AtomicUsize::new(0));
+    // Who lags behind by more than is kept hears that; here nobody is to.
+    let (told, read) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     // One that nobody cuts, from the same place on.
     let uncut = {
-        let (done, path) = (done.clone(), path.clone());
+        let (done, path, told) = (done.clone(), path.clone(), told.clone());
         let mut stream = TcpStream::connect(to).await.unwrap();
         stream.write_all(request("GET", &path, "", "").as_bytes()).await.unwrap();
         tokio::spawn(async move {
             let (mut text, mut buffer) = (Vec::new(), [0; 4096]);
             loop {
                 match timeout(std::time::Duration::from_millis(500), stream.read(&mut buffer)).await {
-                    Ok(n) => text.extend_from_slice(&buffer[..n.unwrap()]),
+                    Ok(n) => {
+                        text.extend_from_slice(&buffer[..n.unwrap()]);
+                        told.store(text.len(), Ordering::Relaxed);
+                    }
                     Err(_) if done.load(Ordering::Relaxed) => break,
                     Err(_) => {}
                 }
@@ -168,11 +175,15 @@ async fn drive(
     };
     let asking = {
         let (done, cuts, path) = (done.clone(), cuts.clone(), format!("/api/v1/sessions/{session}/messages"));
+        let read = read.clone();
         tokio::spawn(async move {
             let mut random = Random::new();
             let (mut turns, mut tries) = (0, 0);
             // Enough of them for as long as the streams are cut, and one after the last.
             while cuts.load(Ordering::Relaxed) < wanted || turns < wanted / 8 {
+                while told.load(Ordering::Relaxed) > read.load(Ordering::Relaxed) + BEHIND {
+                    tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+                }
                 let (prompt, said) = prompt(turns);
                 let (answer, tried) = ask(to, &path, turns, &prompt, &mut random).await;
                 assert_eq!((&answer["outcome"], &answer["content"]), (&json!("completed"), &json!(said)));
@@ -202,7 +213,9 @@ async fn drive(
             () = finished => break,
         };
         cuts.fetch_add(1, Ordering::Relaxed);
-        joined.extend(whole(&body));
+        joined.extend(whole(&body).into_iter().inspect(|block| {
+            read.fetch_add(block.len() + 2, Ordering::Relaxed);
+        }));
         place = joined.last().map(|block| id_of(block).to_owned());
     }
     let (turns, tries) = asking.await.unwrap();
