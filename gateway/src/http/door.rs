@@ -52,7 +52,15 @@ impl Door {
         call.user = user.cloned();
         let accepted = async {
             let mut stack = self.0.clone();
-            match settle(stack.ready().await?.call(call)).await? {
+            let outcome = match stack.ready().await?.call(call).await {
+                // An abort ends what waits, as on the SDK port.
+                Ok(Accepted::Later(later)) => match later.session().cloned() {
+                    Some(session) => client.beside(&session, settle(later)).await,
+                    None => settle(later).await,
+                },
+                outcome => outcome,
+            };
+            match outcome? {
                 // What is asked here is small: nobody has to wait until a slow server has read it.
                 Accepted::Forwarded | Accepted::Slowly(_) | Accepted::Later(_) => {
                     Ok(answered.await.unwrap_or_else(|_| Err(Box::default())))

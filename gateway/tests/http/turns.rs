@@ -256,3 +256,28 @@ async fn a_turn_whose_server_is_lost_is_indeterminate() {
     }
     panic!("the session did not come back");
 }
+
+/// An abort reaches a prompt that waits for room, and nothing of it is sent when there is room.
+#[tokio::test]
+async fn a_prompt_that_waits_for_room_can_be_given_up() {
+    let (stub, gateway, _dir) = gateway("limits.max_concurrent_turns = 1\n").await;
+    let ada = Http::user(&gateway, "ada");
+    let [runs, waits] = [ada.create(json!({})).await, ada.create(json!({})).await];
+    let ask = |id: &str, prompt: &str| {
+        let (ada, path, body) = (ada.clone(), messages(id), json!({ "prompt": prompt }));
+        tokio::spawn(async move { ada.post(&path, body).await })
+    };
+    let mut events = ada.events(&waits).await;
+    let hangs = ask(&runs, "[[hang]]");
+    until("it runs", || stub.stats(0).turns == 1).await;
+    let waiting = ask(&waits, "never said");
+    let begun = events.until("jetway.turn_started").await;
+    // It takes its place in the line a moment later.
+    tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+    let stopped = ada.post(&format!("/api/v1/sessions/{waits}/abort"), json!({})).await.json();
+    assert_eq!(stopped["turn_id"], begun.data["turn"]);
+    waiting.await.unwrap().problem(409, "aborted");
+    ada.post(&format!("/api/v1/sessions/{runs}/abort"), json!({})).await;
+    assert_eq!(hangs.await.unwrap().json()["outcome"], "aborted");
+    assert_eq!(ada.ask(&waits, "[[history]]").await, "History: ");
+}
