@@ -2,8 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-/// A process that ran for so long was well: what it dies of later is a new trouble.
-pub(crate) const WELL_AFTER: Duration = Duration::from_secs(10);
+/// A process that ran for so long was well: what it dies of later is a new trouble. One that cannot work dies as it
+/// starts or resumes its sessions, within tenths of a second; who is killed every few seconds from outside must not be
+/// left alone for it, and one start in this time costs little.
+pub(crate) const WELL_AFTER: Duration = Duration::from_secs(2);
 /// The wait after the second death in a row; it doubles with each further one.
 const FIRST: Duration = Duration::from_millis(250);
 /// The longest wait.
