@@ -6,18 +6,19 @@ use std::{
     collections::HashMap,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
 
 use common::{MANY, fleet, nothing_outside, until, who};
 use jetway_config::{Identity, Limits, SecretString, net::HostPort, pool::Backend};
-use jetway_pool::{Attachment, Gone, Pool, PoolError, ServerId, ServerState};
+use jetway_pool::{Attachment, DrainReason, Gone, Pool, PoolError, ServerId, ServerState};
 use jetway_wire::{frame::Caps, peer::Peer};
 use serde_json::{Value, json};
 use tokio::{
     net::{TcpListener, TcpStream},
+    sync::Notify,
     task::JoinHandle,
 };
 
@@ -29,6 +30,10 @@ struct Stub {
     port: u16,
     protocol: u64,
     pings: Arc<AtomicU64>,
+    /// Answers no pings.
+    hang: Arc<AtomicBool>,
+    /// Ends its connections, as a process does that is restarted at once.
+    drop_connections: Arc<Notify>,
     serving: JoinHandle<()>,
 }
 
@@ -42,14 +47,22 @@ impl Stub {
         let port = listener.local_addr().unwrap().port();
         let pings = Arc::<AtomicU64>::default();
         let count = pings.clone();
+        let (hang, drop_connections) = (Arc::<AtomicBool>::default(), Arc::<Notify>::default());
+        let (hung, ended) = (hang.clone(), drop_connections.clone());
         let serving = tokio::spawn(async move {
             // Connections end with the server.
             let mut connections = tokio::task::JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
-                connections.spawn(serve(stream, protocol, count.clone()));
+                let (count, hung, ended) = (count.clone(), hung.clone(), ended.clone());
+                connections.spawn(async move {
+                    tokio::select! {
+                        () = serve(stream, protocol, count, hung) => {}
+                        () = ended.notified() => {}
+                    }
+                });
             }
         });
-        Self { port, protocol, pings, serving }
+        Self { port, protocol, pings, hang, drop_connections, serving }
     }
 
     fn stop(&self) {
@@ -75,11 +88,14 @@ impl Stub {
     }
 }
 
-async fn serve(stream: TcpStream, protocol: u64, pings: Arc<AtomicU64>) {
+async fn serve(stream: TcpStream, protocol: u64, pings: Arc<AtomicU64>, hung: Arc<AtomicBool>) {
     let (peer, mut incoming) = Peer::new(stream, CAPS);
     let mut known = false;
     while let Some(request) = incoming.recv().await {
         let Some(id) = &request.id else { continue };
+        if hung.load(Ordering::Relaxed) {
+            continue;
+        }
         let outcome: Result<Value, (i64, String)> = match request.method.as_str() {
             "connect" if request.params["token"] == TOKEN => {
                 known = true;
@@ -267,5 +283,32 @@ async fn weights_and_the_bound_hold() {
         assert!((fair * 3 / 4..=fair * 5 / 4 + 1).contains(share), "{shares:?}");
     }
     drop(all);
+    stop(pool).await;
+}
+
+/// However its end is noticed, another process is no longer what its predecessor was.
+#[tokio::test]
+async fn a_server_that_is_another_process_starts_from_nothing() {
+    let stubs = stubs(2).await;
+    let mut settings = fleet(stubs.iter().map(Stub::backend).collect());
+    settings.recycle.max_turns = Some(1);
+    // No dial sees that nobody listens: it is restarted too fast for that.
+    settings.health.failures = 100;
+    let pool = Pool::start(&settings, &Limits::default(), nothing_outside()).await.unwrap();
+    let id = stubs[0].id();
+    let row = || pool.status().into_iter().find(|s| s.id == id).unwrap();
+    for hangs in [false, true] {
+        let at = pool.attach(&id).unwrap();
+        at.served_turn();
+        drop(at);
+        until("it is worn", || row().draining == Some(DrainReason::Recycle)).await;
+        if hangs {
+            stubs[0].hang.store(true, Ordering::Relaxed);
+            until("its silence is noticed", || row().problem.is_some_and(|p| p.contains("no answer"))).await;
+            stubs[0].hang.store(false, Ordering::Relaxed);
+        }
+        stubs[0].drop_connections.notify_waiters();
+        until("it is fresh", || row().draining.is_none() && row().worn.is_none() && row().turns == 0).await;
+    }
     stop(pool).await;
 }

@@ -6,6 +6,7 @@ use std::{
 };
 
 use jetway_config::pool::Backend;
+use jetway_wire::peer::CallError;
 use tokio::sync::{Semaphore, watch};
 use tracing::{info, warn};
 
@@ -101,66 +102,88 @@ impl Fleet {
     }
 }
 
+/// The connections over which one server is probed.
+#[derive(Default)]
+struct Lines {
+    kept: Option<Proved>,
+    /// One on which a ping was not answered: it tells when that process ends.
+    silent: Option<Proved>,
+}
+
 /// Probes one server over a connection that is kept, until the fleet closes.
 pub(super) async fn watch_over(fleet: Arc<Fleet>, index: usize, tried: Arc<Semaphore>) {
-    let mut kept = None;
+    let mut lines = Lines::default();
     let mut tried = Some(tried);
     let probing = async {
         loop {
-            let outcome = check(&fleet, index, &mut kept).await;
+            let outcome = check(&fleet, index, &mut lines).await;
             fleet.record(index, outcome);
             if let Some(tried) = tried.take() {
                 tried.add_permits(1);
             }
-            wait(&fleet, index, &mut kept).await;
+            wait(&fleet, index, &mut lines).await;
         }
     };
     fleet.closing.run_until_cancelled(probing).await;
 }
 
-/// One probe; after a failure the connection is not kept.
-async fn check(fleet: &Fleet, index: usize, kept: &mut Option<Proved>) -> Result<Answer, Failure> {
+/// One probe; after a failure another connection is made.
+async fn check(fleet: &Fleet, index: usize, lines: &mut Lines) -> Result<Answer, Failure> {
     let Backend { address, token, .. } = &fleet.backends[index];
     let begun = Instant::now();
+    let Lines { kept, silent } = lines;
+    let was_kept = kept.is_some();
     let probe = async {
-        match kept.take() {
-            Some(mut proved) => proved.ping().await.map(|()| proved),
-            None => {
-                let stream = probe::dial(&address.host, address.port).await.map_err(ProbeError::Dial)?;
-                probe::prove(stream, token.as_ref()).await
-            }
+        if let Some(proved) = kept {
+            return proved.ping().await;
         }
+        let stream = probe::dial(&address.host, address.port).await.map_err(ProbeError::Dial)?;
+        *kept = Some(probe::prove(stream, token.as_ref()).await?);
+        Ok(())
     };
-    let proved = match tokio::time::timeout(fleet.health.timeout, probe).await {
-        Ok(proved) => proved?,
-        Err(_) => return Err(Failure::new(format!("no answer within {:?}", fleet.health.timeout))),
-    };
-    let answer = Answer { rtt: begun.elapsed(), version: proved.version.clone() };
-    *kept = Some(proved);
-    Ok(answer)
+    match tokio::time::timeout(fleet.health.timeout, probe).await {
+        Ok(Ok(())) => *silent = None,
+        Ok(Err(error)) => {
+            *kept = None;
+            if was_kept && matches!(error, ProbeError::Call(_, CallError::Closed)) {
+                fleet.state().lives[index].ended = true;
+            }
+            return Err(error.into());
+        }
+        Err(_) => {
+            *silent = kept.take().or(silent.take());
+            return Err(Failure::new(format!("no answer within {:?}", fleet.health.timeout)));
+        }
+    }
+    let version = kept.as_ref().and_then(|proved| proved.version.clone());
+    Ok(Answer { rtt: begun.elapsed(), version })
 }
 
-/// Until the next probe is due: at once when the kept connection breaks, after the cooldown when down.
-async fn wait(fleet: &Fleet, index: usize, kept: &mut Option<Proved>) {
+/// Until the next probe is due: at once when a connection breaks, after the cooldown when down.
+async fn wait(fleet: &Fleet, index: usize, lines: &mut Lines) {
     let due = match fleet.state().lives[index].circuit {
         Circuit::Closed { failures: 0 } => Instant::now() + fleet.health.interval,
         Circuit::Closed { .. } | Circuit::Trying => Instant::now() + fleet.health.interval.min(RECHECK),
         Circuit::Open { until } => until,
     };
-    let broken = async {
-        match kept {
-            Some(proved) => proved.broken().await,
-            None => std::future::pending().await,
-        }
+    let broken = tokio::select! {
+        () = tokio::time::sleep_until(due.into()) => None,
+        () = broken(&mut lines.kept) => Some(&mut lines.kept),
+        () = broken(&mut lines.silent) => Some(&mut lines.silent),
     };
-    tokio::select! {
-        () = tokio::time::sleep_until(due.into()) => {}
-        () = broken => {
-            *kept = None;
-            fleet.state().lives[index].ended = true;
-            // A server that hangs up again and again is not probed in a tight loop.
-            tokio::time::sleep(fleet.health.interval.min(RECHECK) / 5).await;
-        }
+    if let Some(line) = broken {
+        *line = None;
+        fleet.state().lives[index].ended = true;
+        // A server that hangs up again and again is not probed in a tight loop.
+        tokio::time::sleep(fleet.health.interval.min(RECHECK) / 5).await;
     }
     fleet.state().lives[index].circuit.advance(Instant::now());
+}
+
+/// Until a connection ends, if there is one. Cancel safe.
+async fn broken(line: &mut Option<Proved>) {
+    match line {
+        Some(proved) => proved.broken().await,
+        None => std::future::pending().await,
+    }
 }
