@@ -127,7 +127,7 @@ async function killing(jetway, byName, until) {
       const turn = user?.running;
       try {
         process.kill(pid, "SIGKILL");
-        if (user) kills.push({ user, at: performance.now(), turn, after: user.turns.length });
+        if (user) kills.push({ user, at: performance.now(), turn });
       } catch {} // It ended.
     }
     await sleep(Math.max(0, KILL_EVERY_MS - (performance.now() - began)));
@@ -188,16 +188,22 @@ function findings(everyone, model, state) {
   return wrong;
 }
 
-/** How long after each kill its user heard, and was answered again. */
+/** How long after the kill that ended a turn its user heard, and was answered again. */
 function waits(kills) {
   const [heard, again] = [[], []];
-  for (const { user, at, turn, after } of kills) {
-    const told = turn?.ends[0];
-    if (told && told.how === "indeterminate" && told.at >= at) heard.push(told.at - at);
-    const next = user.turns.slice(after).find((each) => each.firstDelta);
-    // A user who was killed again meanwhile has a later kill to count from.
-    const last = kills.findLast((kill) => kill.user === user && (!next || kill.at < next.firstDelta));
-    if (next && last.at === at && told?.how === "indeterminate") again.push(next.firstDelta - at);
+  for (const user of new Set(kills.map((kill) => kill.user))) {
+    const his = kills.filter((kill) => kill.user === user);
+    for (const [n, turn] of user.turns.entries()) {
+      const end = turn.ends[0];
+      if (end?.how !== "indeterminate") continue;
+      // A turn may have waited for a process that was killed as it started: what ended it was the last kill.
+      const kill = his.findLast((each) => each.at <= end.at);
+      if (!kill) continue;
+      heard.push(end.at - kill.at);
+      const next = user.turns.slice(n + 1).find((each) => each.firstDelta);
+      // Who was killed again meanwhile has that kill to count from.
+      if (next && !his.some((each) => each.at > end.at && each.at < next.firstDelta)) again.push(next.firstDelta - kill.at);
+    }
   }
   return { heard, again };
 }

@@ -375,13 +375,21 @@ impl Client {
         lock(&self.dormant).keys().cloned().collect()
     }
 
-    /// A session is attached again, or its client does so itself.
+    /// A session's client attaches it again itself.
     pub(crate) fn awake(&self, id: &SessionId) {
+        forget(&mut lock(&self.dormant), id);
+    }
+
+    /// A session is attached again on that leg. Returns whether it still is: a leg that was lost in this very moment
+    /// has put it to rest once more.
+    pub(crate) fn awake_on(&self, leg: &Leg, session: &Session) -> bool {
+        // The lock under which a leg gives its sessions back.
         let mut dormant = lock(&self.dormant);
-        dormant.remove(id);
-        if dormant.is_empty() {
-            dormant.shrink_to_fit();
+        let there = leg.has(session);
+        if there {
+            forget(&mut dormant, &session.key.id);
         }
+        there
     }
 
     pub(crate) fn reviving(&self) -> &tokio::sync::Mutex<()> {
@@ -552,6 +560,13 @@ impl Client {
         let legs = std::mem::take(&mut *lock(&self.legs));
         *lock(&self.asked) = Asked::default();
         legs.all.iter().map(|leg| leg.close()).collect()
+    }
+}
+
+fn forget(dormant: &mut HashMap<SessionId, Route>, id: &SessionId) {
+    dormant.remove(id);
+    if dormant.is_empty() {
+        dormant.shrink_to_fit();
     }
 }
 

@@ -237,7 +237,9 @@ async fn attach_again(client: &Arc<Client>, route: Route) -> Result<ServerId, Re
         leg.unroute(&id, Outcome::Aborted);
         return Err(refusal);
     }
-    client.awake(&id);
+    if !client.awake_on(leg, &route.session) {
+        return Err(Refusal::Overloaded(Limit::ServerStart, RETRY_AFTER));
+    }
     Ok(leg.server().id().clone())
 }
 
