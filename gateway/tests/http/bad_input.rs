@@ -195,7 +195,10 @@ pub(crate) struct Raw {
 
 impl Raw {
     pub(crate) async fn open(to: SocketAddr, session: &str) -> Self {
-        let mut stream = TcpStream::connect(to).await.unwrap();
+        // Little room for what is not read.
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(4096).unwrap();
+        let mut stream = socket.connect(to).await.unwrap();
         let head = format!(
             "GET /ws/sessions/{session} HTTP/1.1\r\nHost: {to}\r\nAuthorization: Bearer token\r\nConnection: Upgrade\r\n\
              Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"

@@ -198,6 +198,10 @@ async fn drive(
     let mut joined: Vec<String> = Vec::new();
     let mut place: Option<String> = None;
     while !done.load(Ordering::Relaxed) {
+        if place.is_none() {
+            // It begins with what comes now.
+            read.store(told.load(Ordering::Relaxed), Ordering::Relaxed);
+        }
         let headers = place.as_ref().map_or(String::new(), |id| format!("Last-Event-ID: {id}\r\n"));
         let request = request("GET", &path, &headers, "");
         let most = random.stretch();

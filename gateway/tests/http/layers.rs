@@ -119,7 +119,7 @@ async fn a_slow_websocket_is_closed_with_1013() {
     let id = user.create(json!({})).await;
     let mut socket = Raw::open(gateway.http.unwrap(), &id).await;
     // More than sockets and the session's buffer hold together.
-    user.ask(&id, "[[quiet]] [[deltas 30000 1000 0]]").await;
+    user.ask(&id, "[[quiet]] [[deltas 12000 500 0]]").await;
     let (mut seen, mut code) = (0, 0);
     while let Some((kind, payload)) = socket.frame().await {
         match kind {
@@ -129,5 +129,5 @@ async fn a_slow_websocket_is_closed_with_1013() {
         }
     }
     assert_eq!(code, 1013, "after {seen} events");
-    println!("a WebSocket that did not read was closed with 1013 after {seen} of 30,000 events");
+    println!("a WebSocket that did not read was closed with 1013 after {seen} of 12,000 events");
 }
