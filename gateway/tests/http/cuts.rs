@@ -175,7 +175,7 @@ async fn drive(
     };
     let asking = {
         let (done, cuts, path) = (done.clone(), cuts.clone(), format!("/api/v1/sessions/{session}/messages"));
-        let read = read.clone();
+        let (told, read) = (told.clone(), read.clone());
         tokio::spawn(async move {
             let mut random = Random::new();
             let (mut turns, mut tries) = (0, 0);
