@@ -173,6 +173,10 @@ async fn drive(
             whole(text.split_once("\r\n\r\n").unwrap().1)
         })
     };
+    // It reads from before the first turn on.
+    while told.load(Ordering::Relaxed) == 0 {
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
     let asking = {
         let (done, cuts, path) = (done.clone(), cuts.clone(), format!("/api/v1/sessions/{session}/messages"));
         let (told, read) = (told.clone(), read.clone());
@@ -224,7 +228,7 @@ async fn drive(
     }
     let (turns, tries) = asking.await.unwrap();
     let uncut = uncut.await.unwrap();
-    // The first piece may have begun before or after the reader that is not cut, which reads to the end.
+    // The first piece began later, and the last may have been cut before the end.
     let from = uncut.iter().position(|block| *block == joined[0]).expect("both saw it");
     assert_eq!(joined[..], uncut[from..from + joined.len()], "what was cut reads like what was not");
     let deltas = joined.iter().filter(|b| b.contains("\nevent: assistant.message_delta\n")).count();
