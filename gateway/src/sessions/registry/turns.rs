@@ -96,7 +96,7 @@ impl Session {
 
     /// The CLI took a prompt, as the message of that id if it named one. Returns whether it must be [asked].
     ///
-    /// [asked]: super::lease::ask_until_done
+    /// [asked]: crate::sessions::lease::ask_until_done
     pub(crate) fn turn_taken(&self, id: TurnId, message: Option<&str>) -> bool {
         let mut state = self.lock();
         let ended = state.turns.taken(id, message, Instant::now());
