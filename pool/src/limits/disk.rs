@@ -15,8 +15,8 @@ const LEAST: u64 = 1 << 10;
 const SLACK: u64 = 1 << 20;
 /// Files are counted when the file system has lost this part of the limit since the last time,
 const PART: u64 = 16;
-/// and after this time at the latest: what others freed may hide it.
-const AT_LATEST: Duration = Duration::from_secs(300);
+/// and after this time at the latest, since what others freed may hide it: a walk through a home is some milliseconds.
+const AT_LATEST: Duration = Duration::from_secs(30);
 /// The same of a part of a home that has a limit of its own, which is smaller and which few have;
 const SOON: Duration = Duration::from_secs(5);
 /// or after so many times of what the last count took, if that is longer: then it takes at most 2 % of a processor.
