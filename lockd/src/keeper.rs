@@ -64,11 +64,11 @@ async fn serve(shared: &Shared, key: &Key, lease: &Lease, changed: &Notify) -> E
         if let Some(why) = must_end(shared, key, lease, turns > 0).await {
             return why;
         }
-        if let Some(entry) = shared.next(key) {
+        if let Some((entry, alive)) = shared.next(key) {
             lease.set_who(&entry.who);
             let (done, over) = oneshot::channel();
             // One that nobody waits for any more is over at once.
-            let _ = entry.reply.send(Ok(Turn::new(lease.authority().clone(), done)));
+            let _ = entry.reply.send(Ok(Turn::new(lease.authority().clone(), alive, done)));
             let _ = over.await;
             shared.turn_over(key);
             turns += 1;

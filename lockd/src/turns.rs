@@ -20,7 +20,7 @@ use std::{
     fmt,
     ops::Deref,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -93,6 +93,8 @@ pub(crate) struct Entry {
 struct Running {
     who: UserId,
     since: Instant,
+    /// Held by the turn: its end shows here before the keeper has come to it.
+    alive: Weak<()>,
 }
 
 /// The right to run a turn; no other turn of the session runs anywhere until it is dropped, or the lease
@@ -102,14 +104,15 @@ struct Running {
 pub struct Turn {
     authority: Authority,
     since: Instant,
+    _alive: Arc<()>,
     /// Dropped with the turn: the keeper waits for it.
     _done: oneshot::Sender<()>,
 }
 
 impl Turn {
-    pub(crate) fn new(authority: Authority, done: oneshot::Sender<()>) -> Self {
+    pub(crate) fn new(authority: Authority, alive: Arc<()>, done: oneshot::Sender<()>) -> Self {
         metrics::holding(Level::Turn, 1.0);
-        Self { authority, since: Instant::now(), _done: done }
+        Self { authority, since: Instant::now(), _alive: alive, _done: done }
     }
 
     /// The right that the turn has.
@@ -216,7 +219,8 @@ impl Turns {
         let mut rooms = self.0.rooms();
         match rooms.get_mut(key) {
             Some(room) => {
-                let busy = room.running.is_some() || !room.line.is_empty();
+                let runs = room.running.as_ref().is_some_and(|turn| turn.alive.strong_count() > 0);
+                let busy = runs || !room.line.is_empty();
                 let room_left = if patient { self.0.max_waiters } else { 0 };
                 if busy && room.line.len() >= room_left {
                     return Err(AcquireError::Busy(room.place(room.line.len())));
@@ -323,12 +327,13 @@ impl Shared {
         self.room(key, |room| room.line.front().map(|entry| entry.who.clone())).flatten()
     }
 
-    /// Takes the first in line for its turn.
-    pub(crate) fn next(&self, key: &Key) -> Option<Entry> {
+    /// Takes the first in line for its turn, which is to hold what comes with it.
+    pub(crate) fn next(&self, key: &Key) -> Option<(Entry, Arc<()>)> {
         self.room(key, |room| {
-            let entry = room.line.pop_front()?;
-            room.running = Some(Running { who: entry.who.clone(), since: Instant::now() });
-            Some(entry)
+            let (entry, alive) = (room.line.pop_front()?, Arc::new(()));
+            let (who, since) = (entry.who.clone(), Instant::now());
+            room.running = Some(Running { who, since, alive: Arc::downgrade(&alive) });
+            Some((entry, alive))
         })
         .flatten()
     }
