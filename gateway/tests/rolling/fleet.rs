@@ -5,6 +5,7 @@ use std::{
     net::{SocketAddr, TcpListener as Probe},
     path::PathBuf,
     process::{Child, Command, Stdio},
+    sync::atomic::{AtomicUsize, Ordering},
     time::Duration,
 };
 
@@ -209,12 +210,16 @@ impl Drop for Real {
 /// Free ports in a row, of those that the system gives to nobody who asks for any: they stay free while a server is
 /// away.
 fn consecutive(n: usize) -> Vec<SocketAddr> {
-    let bases = (15_000..32_000_u16).step_by(16);
-    // Tests of other processes begin elsewhere.
-    let first = std::process::id() as usize % bases.len();
-    let row = |base: u16| (0..n as u16).map(|i| SocketAddr::from(([127, 0, 0, 1], base + i))).collect();
+    /// No two fleets of this process try the same row: between the look and the start others would find it free too.
+    static TRIED: AtomicUsize = AtomicUsize::new(0);
+    const ROWS: usize = 1000;
+    let row = || {
+        // Tests of other processes begin elsewhere.
+        let row = (std::process::id() as usize + TRIED.fetch_add(1, Ordering::Relaxed)) % ROWS;
+        (0..n).map(|i| SocketAddr::from(([127, 0, 0, 1], (15_000 + 16 * row + i) as u16))).collect()
+    };
     let free = |row: &Vec<SocketAddr>| row.iter().all(|address| Probe::bind(address).is_ok());
-    bases.clone().skip(first).chain(bases).map(row).find(free).expect("free ports")
+    std::iter::repeat_with(row).take(ROWS).find(free).expect("free ports")
 }
 
 /// In what `seen` is not each of `completed` once and nothing else.
