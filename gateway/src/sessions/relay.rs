@@ -150,8 +150,7 @@ fn on_frame(
         } else if matches!(event.turn, Turn::Asked | Turn::Answered) {
             requests::on_event(leg, client, event, frame, out);
         } else if event.turn != Turn::Idle
-            || params_of(frame.body)
-                .is_none_or(|params| rest::is_for(client, leg, event.session, frame, params))
+            || rest::is_for(client, leg, event.session, frame, || params_of(frame.body))
         {
             out.extend_from_slice(frame.raw);
         }

@@ -10,15 +10,21 @@ use jetway_wire::{Value, frame::Frame};
 
 use super::{client::Client, leg::Leg, registry::Session};
 
-/// Whether an idle that `frame` tells of is the client's to hear.
-pub(crate) fn is_for(client: &Client, leg: &Leg, session: &str, frame: Frame<'_>, params: Value<'_>) -> bool {
+/// Whether an idle that `frame` tells of is the client's to hear; only of a shared session's are the `params` read.
+pub(crate) fn is_for<'a>(
+    client: &Client,
+    leg: &Leg,
+    session: &str,
+    frame: Frame<'_>,
+    params: impl FnOnce() -> Option<Value<'a>>,
+) -> bool {
     let Some(route) = leg.route_to(session).filter(|route| route.session.is_shared()) else { return true };
     if client.waiting.is_about(&route.session) {
         route.hold_idle(frame.raw);
         return false;
     }
     // What an abort drops does not begin any more.
-    let aborted = || params.get("event")?.get("data")?.get("aborted")?.as_bool();
+    let aborted = || params()?.get("event")?.get("data")?.get("aborted")?.as_bool();
     let hears = aborted() == Some(true) || !route.session.awaits(leg.id());
     if hears {
         drop(route.held_idle());
