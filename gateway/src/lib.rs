@@ -3,6 +3,7 @@
 // Each layer of the stack has the next one's future in its own.
 #![recursion_limit = "256"]
 
+mod accept;
 mod admin;
 mod admission;
 pub mod app;

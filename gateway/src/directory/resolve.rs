@@ -19,6 +19,14 @@ pub enum Resolution {
 }
 
 impl Resolution {
+    /// The one that is meant, if it is clear which.
+    pub(super) fn one(&self) -> Option<&Entry> {
+        match self {
+            Self::One(entry) => Some(entry),
+            Self::None | Self::Ambiguous(_) => None,
+        }
+    }
+
     pub(super) fn of(mut found: Vec<Entry>) -> Self {
         match found.len() {
             0 => Self::None,

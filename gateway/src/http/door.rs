@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use serde::Deserialize;
 use serde_json::Value;
 use tokio::{sync::oneshot, time::timeout};
 use tower::{Service as _, ServiceExt as _, util::BoxCloneSyncService};
@@ -47,6 +48,17 @@ impl Door {
         method: &'static str,
         params: &Value,
     ) -> Result<Value, Fault> {
+        read(&self.call_raw(client, user, method, params).await?)
+    }
+
+    /// The same; the result as the CLI server wrote it.
+    pub(super) async fn call_raw(
+        &self,
+        client: &Arc<Client>,
+        user: Option<&UserId>,
+        method: &'static str,
+        params: &Value,
+    ) -> Result<Box<[u8]>, Fault> {
         let (answer, answered) = oneshot::channel();
         let mut call = call(client, method, params, Origin::Jetway(answer))?;
         call.user = user.cloned();
@@ -73,8 +85,7 @@ impl Door {
             return Err(Fault::new(Kind::Timeout, format!("The CLI server did not answer {method} in time")));
         };
         match answer.map_err(|refusal: Refusal| Fault::from(refusal))? {
-            Ok(result) => serde_json::from_slice(&result)
-                .map_err(|_| Fault::new(Kind::CliFailed, "The CLI server's answer is not JSON")),
+            Ok(result) => Ok(result),
             // Its leg was lost, with whatever the answer would have been.
             Err(error) if error.is_empty() => {
                 Err(Refusal::Indeterminate { session: None, turn: None }.into())
@@ -84,11 +95,16 @@ impl Door {
     }
 }
 
+/// A result in some shape.
+pub(super) fn read<'a, T: Deserialize<'a>>(result: &'a [u8]) -> Result<T, Fault> {
+    serde_json::from_slice(result)
+        .map_err(|_| Fault::new(Kind::CliFailed, "The CLI server's answer is not as expected"))
+}
+
 fn call(client: &Arc<Client>, method: &'static str, params: &Value, origin: Origin) -> Result<Call, Fault> {
     let unknown = || Fault::new(Kind::NotImplemented, format!("The CLI server has no {method}"));
     let known = catalogue::lookup(method).ok_or_else(unknown)?;
-    let body =
-        serde_json::json!({ "jsonrpc": "2.0", "id": 0, "method": method, "params": params }).to_string();
+    let body = format!(r#"{{"jsonrpc":"2.0","id":0,"method":"{}","params":{params}}}"#, known.name);
     // As strictly as what comes by the SDK port: there is one idea of what a call is.
     let request = Envelope::strict(body.as_bytes(), limits::JSON_DEPTH + 2)
         .ok()

@@ -1,6 +1,6 @@
 //! What was said in a session, and going back in it.
 
-use std::{fmt::Write as _, sync::Arc};
+use std::{borrow::Cow, fmt::Write as _, sync::Arc};
 
 use axum::{
     Json as JsonBody,
@@ -27,35 +27,36 @@ use crate::directory::{Entry, Role};
 
 /// Something that was said.
 #[derive(Debug, Serialize, ToSchema)]
-pub(super) struct Utterance {
+pub(super) struct Utterance<'a> {
     /// The CLI's id of the event, for going back to it.
-    id: String,
+    id: Cow<'a, str>,
     /// `user` or `assistant`.
     role: &'static str,
-    content: String,
-    at: String,
+    content: Cow<'a, str>,
+    at: Cow<'a, str>,
 }
 
 /// What was said in a session.
 #[derive(Debug, Serialize, ToSchema)]
-pub(super) struct History {
-    session_id: String,
-    messages: Vec<Utterance>,
+pub(super) struct History<'a> {
+    session_id: &'a str,
+    messages: Vec<Utterance<'a>>,
 }
 
 /// Read what was said in a session.
 #[utoipa::path(
     get, path = "/sessions/{ref}/messages", operation_id = "read_history", tag = "history",
-    responses((status = 200, description = "What was said", body = History)),
+    responses((status = 200, description = "What was said", body = History<'_>)),
 )]
 pub(super) async fn read(
     State(face): State<Arc<Face>>,
     Caller(who): Caller,
     Path(reference): Path<String>,
-) -> Result<JsonBody<History>, Fault> {
+) -> Result<Response, Fault> {
     let entry = face.find_live(&who, &reference, Role::Viewer).await?;
-    let messages = face.said(&entry).await?;
-    Ok(JsonBody(History { session_id: entry.key.id.to_string(), messages }))
+    let events = face.events(&entry).await?;
+    let history = History { session_id: entry.key.id.as_str(), messages: said(&events) };
+    Ok(JsonBody(history).into_response())
 }
 
 /// In which form.
@@ -70,7 +71,7 @@ pub(super) struct Form {
 /// Take away what was said in a session.
 #[utoipa::path(
     get, path = "/sessions/{ref}/export", operation_id = "export_session", tag = "history", params(Form),
-    responses((status = 200, description = "What was said", content((String = "text/markdown"), (History = "application/json"), (String = "text/html")))),
+    responses((status = 200, description = "What was said", content((String = "text/markdown"), (History<'_> = "application/json"), (String = "text/html")))),
 )]
 pub(super) async fn export(
     State(face): State<Arc<Face>>,
@@ -79,7 +80,8 @@ pub(super) async fn export(
     Query(form): Query<Form>,
 ) -> Result<Response, Fault> {
     let entry = face.find_live(&who, &reference, Role::Viewer).await?;
-    let messages = face.said(&entry).await?;
+    let events = face.events(&entry).await?;
+    let messages = said(&events);
     let title = entry.name.as_ref().map_or(entry.key.id.as_str(), |n| n.as_str());
     let (kind, text) = match form.format.as_deref() {
         None | Some("md") => ("text/markdown; charset=utf-8", markdown(title, &messages)),
@@ -98,7 +100,7 @@ pub(super) async fn export(
     Ok((safe, text).into_response())
 }
 
-fn markdown(title: &str, messages: &[Utterance]) -> String {
+fn markdown(title: &str, messages: &[Utterance<'_>]) -> String {
     let mut out = format!("# {title}\n");
     for m in messages {
         let _ = write!(out, "\n## {} ({})\n\n{}\n", m.role, m.at, m.content);
@@ -106,7 +108,7 @@ fn markdown(title: &str, messages: &[Utterance]) -> String {
     out
 }
 
-fn html(title: &str, messages: &[Utterance]) -> String {
+fn html(title: &str, messages: &[Utterance<'_>]) -> String {
     let title = escaped(title);
     let mut out = format!(
         "<!doctype html><meta charset=\"utf-8\"><title>{title}</title><style>body{{max-width:50em;margin:2em auto;\
@@ -245,22 +247,39 @@ impl Face {
         hub.call(self, method, params).await
     }
 
-    async fn said(self: &Arc<Self>, entry: &Entry) -> Result<Vec<Utterance>, Fault> {
-        let answer = self.about(entry, "session.getMessages", json!({})).await?;
-        let events = answer["events"].as_array().cloned().unwrap_or_default();
-        Ok(events.iter().filter_map(utterance).collect())
+    /// All events of a session, as its CLI server tells them.
+    async fn events(self: &Arc<Self>, entry: &Entry) -> Result<Box<[u8]>, Fault> {
+        let hub = self.hub(entry)?;
+        hub.attach(self).await?;
+        hub.call_raw(self, "session.getMessages", json!({})).await
     }
 }
 
-fn utterance(event: &Value) -> Option<Utterance> {
-    let role = match event["type"].as_str()? {
+/// What of a session's events was said by somebody. They are looked through where they are: most are long, and are
+/// something else.
+fn said(events: &[u8]) -> Vec<Utterance<'_>> {
+    let events = jetway_wire::Value::new(events).get("events");
+    events.into_iter().flat_map(jetway_wire::Value::elements).filter_map(utterance).collect()
+}
+
+fn utterance(event: jetway_wire::Value<'_>) -> Option<Utterance<'_>> {
+    let (mut kind, mut id, mut at, mut data) = (None, None, None, None);
+    for (name, value) in event.members() {
+        match &*name.text() {
+            "type" => kind = value.as_str(),
+            "id" => id = value.as_str(),
+            "timestamp" => at = value.as_str(),
+            "data" => data = Some(value),
+            _ => {}
+        }
+    }
+    let role = match &*kind? {
         "user.message" => "user",
         "assistant.message" => "assistant",
         _ => return None,
     };
-    let content = event["data"]["content"].as_str().filter(|text| !text.is_empty())?.to_owned();
-    let text = |name: &str| event[name].as_str().unwrap_or_default().to_owned();
-    Some(Utterance { id: text("id"), role, content, at: text("timestamp") })
+    let content = data?.get("content")?.as_str().filter(|text| !text.is_empty())?;
+    Some(Utterance { id: id.unwrap_or_default(), role, content, at: at.unwrap_or_default() })
 }
 
 #[cfg(test)]

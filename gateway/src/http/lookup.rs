@@ -11,7 +11,7 @@ use super::{
     Face,
     fault::{Fault, Kind},
     hub::Hub,
-    profile::Profile,
+    profile::{Config, Profile},
 };
 use crate::{
     directory::{ChangeError, Entry, Resolution, Role, Status, StoreError, UnixMs},
@@ -53,7 +53,7 @@ impl Face {
         if entry.status == Status::Terminated {
             return Err(ended(entry.reason.as_deref()));
         }
-        if let Some((at, why)) = Profile::of(&entry).config.ends(&entry)
+        if let Some((at, why)) = Config::of(&entry).ends(&entry)
             && at <= UnixMs::now()
         {
             self.terminate(&entry, why).await?;

@@ -78,6 +78,18 @@ impl Permissions {
 }
 
 impl Config {
+    /// What the directory has kept of it.
+    pub(crate) fn of(entry: &Entry) -> Self {
+        /// Without what the CLI server is given: this is asked for at every request.
+        #[derive(Default, Deserialize)]
+        struct Kept {
+            #[serde(default)]
+            config: Config,
+        }
+        let kept = entry.note.as_deref().and_then(|note| serde_json::from_str::<Kept>(note).ok());
+        kept.unwrap_or_default().config
+    }
+
     /// Refuses what cannot be meant.
     pub(crate) fn check(&self) -> Result<(), Fault> {
         let quantity = |field: &str, value: &Option<String>, parses: fn(&str) -> bool, as_what: &str| {

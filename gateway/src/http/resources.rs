@@ -10,7 +10,7 @@ use jetway_pool::Workspace;
 use super::{
     Face,
     fault::{Fault, Kind},
-    profile::Profile,
+    profile::{Config, Profile},
     view::{Base, Resources, TurnView, View},
 };
 use crate::{
@@ -76,7 +76,7 @@ impl Face {
 
     /// A session's own files, if it has any.
     pub(super) fn files(&self, entry: &Entry) -> Option<Workspace> {
-        Profile::of(entry).config.pvc_enabled.and_then(|_| self.files_of(&entry.key.owner, &entry.key.id))
+        Config::of(entry).pvc_enabled.and_then(|_| self.files_of(&entry.key.owner, &entry.key.id))
     }
 
     fn files_of(&self, owner: &Identity, id: &SessionId) -> Option<Workspace> {

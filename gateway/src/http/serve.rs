@@ -11,21 +11,20 @@ use hyper_util::{
     server::conn::auto::Builder,
     service::TowerToHyperService,
 };
-use tokio::{
-    net::{TcpListener, TcpStream},
-    time::sleep,
-};
+use tokio::net::{TcpListener, TcpStream};
 use tower::ServiceExt as _;
-use tracing::{debug, info, warn};
+use tracing::{debug, warn};
 
 use jetway_config::listen::Port;
 
 use super::{caller::Peer, patient::Patient, view::FORWARDED_PROTO};
-use crate::{app::Core, metrics, net};
+use crate::{
+    accept::{self, Accepted},
+    app::Core,
+    metrics, net,
+};
 
 const LISTENER: &str = "http";
-/// How long accepting pauses when the host has no file descriptors left.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Requests that one HTTP/2 connection may have open: browsers and gateways expect a hundred.
 const MAX_STREAMS: u32 = 128;
 /// Streams that a peer may reset before they were looked at; more is an attack (CVE-2023-44487).
@@ -40,26 +39,7 @@ const PING: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs
 /// Accepts connections until they are to be closed, or other gateways are to take them.
 pub(super) async fn accept(core: Arc<Core>, listener: TcpListener, router: Router) -> io::Result<()> {
     let builder = Arc::new(builder(core.live().limits.partial_frame_timeout));
-    let deaf = core.deaf().clone();
-    loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            () = deaf.cancelled() => return Ok(()),
-        };
-        let (stream, peer) = match accepted {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                warn!(%error, "accepting on the HTTP port");
-                sleep(ACCEPT_PAUSE).await;
-                continue;
-            }
-        };
-        let limit = core.live().limits.max_connections;
-        let Some(counted) = core.connections.one_more_up_to(limit) else {
-            info!(%peer, limit, "connection refused: too many");
-            continue;
-        };
-        net::prepare(&stream);
+    while let Some(Accepted { stream, peer, counted }) = accept::next(&core, &listener).await {
         net::give_up_stalled(&stream, core.live().limits.stalled_write_timeout);
         let stream = match core.tls.terminate(Port::Http, stream, &core.live().limits, &core.tracker) {
             Ok(stream) => stream,
@@ -82,6 +62,7 @@ pub(super) async fn accept(core: Arc<Core>, listener: TcpListener, router: Route
             drop(counted);
         });
     }
+    Ok(())
 }
 
 fn builder(head: Duration) -> Builder<TokioExecutor> {

@@ -18,7 +18,7 @@ use super::{
     caller::Caller,
     fault::{Fault, Kind},
     lookup::{no_directory, unchanged, word},
-    profile::{Permissions, Profile},
+    profile::{Config, Permissions, Profile},
     query::Query,
     view::{Base, View},
 };
@@ -294,7 +294,7 @@ impl Face {
             self.core.scribe.gone(&entry.key, how.reason);
         }
         self.core.scribe.caught_up().await;
-        let durable = Profile::of(entry).config.pvc_enabled == Some(true);
+        let durable = Config::of(entry).pvc_enabled == Some(true);
         if let Some(files) = self.files(entry).filter(|_| !(durable && how.keep_files)) {
             bounds::remove(&entry.key, files).await;
         }

@@ -8,7 +8,7 @@ use futures_util::{StreamExt as _, stream};
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::{info, warn};
 
-use super::{Face, profile::Profile, sessions::How};
+use super::{Face, profile::Config, sessions::How};
 use crate::directory::{Entry, UnixMs};
 
 /// How often the directory is asked: of those that are over nobody else knows.
@@ -45,7 +45,7 @@ pub(super) async fn watch(face: Arc<Face>) {
 impl Face {
     async fn end_due(self: &Arc<Self>, entry: &Entry) {
         let now = UnixMs::now();
-        let Some((at, why)) = Profile::of(entry).config.ends(entry).filter(|(at, _)| *at <= now) else {
+        let Some((at, why)) = Config::of(entry).ends(entry).filter(|(at, _)| *at <= now) else {
             return;
         };
         let session = self.core.registry.find(&entry.key.owner, &entry.key.id);

@@ -1,7 +1,11 @@
 //! One client connection: handshake, then requests and answers until it ends.
 
-use std::{convert::Infallible, future::poll_fn, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible, future::poll_fn, io, net::SocketAddr, panic::AssertUnwindSafe, sync::Arc,
+    time::Duration,
+};
 
+use futures_util::FutureExt as _;
 use tokio::{
     net::{TcpStream, tcp::OwnedReadHalf},
     time::{Instant, timeout_at},
@@ -62,6 +66,9 @@ enum End {
     Revoked,
     #[error("draining")]
     Draining,
+    /// A fault of Jetway's: this connection is all that it costs.
+    #[error("a panic; the log has more")]
+    Panicked,
     #[error("{0}")]
     Io(#[from] io::Error),
 }
@@ -76,6 +83,7 @@ impl End {
             End::Refused => "refused",
             End::Revoked => "revoked",
             End::Draining => "draining",
+            End::Panicked => "panicked",
             End::Io(_) => "io_error",
         }
     }
@@ -128,13 +136,15 @@ where
     /// What follows each other is boxed, so that an idle connection holds the space of its present only.
     async fn run(&mut self) -> End {
         let closing = self.face.core.drain.closing().clone();
+        let conversation = async {
+            self.handshake().await?;
+            Box::pin(self.converse()).await
+        };
         let ended = tokio::select! {
             biased;
             () = closing.cancelled() => Err(End::Draining),
-            ended = async {
-                self.handshake().await?;
-                Box::pin(self.converse()).await
-            } => ended,
+            // Locks outlive a panic, and what it left half done is about this connection, which ends.
+            ended = AssertUnwindSafe(conversation).catch_unwind() => ended.unwrap_or(Err(End::Panicked)),
         };
         match ended {
             Ok(never) => match never {},

@@ -2,47 +2,25 @@
 
 mod conn;
 
-use std::{io, sync::Arc, time::Duration};
+use std::{io, sync::Arc};
 
-use tokio::{net::TcpListener, time::sleep};
-use tracing::{info, warn};
+use tokio::net::TcpListener;
+use tracing::warn;
 
 use jetway_config::listen::Port;
 
 use crate::{
+    accept::{self, Accepted},
     app::Core,
-    net::{self, workers::Workers},
+    net::workers::Workers,
     stack,
 };
-
-/// How long accepting pauses when the host has no file descriptors left.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Accepts connections until they are to be closed, or other gateways are to take them. While draining they are told
 /// so, and nothing more.
 pub(crate) async fn serve(core: Arc<Core>, listener: TcpListener, workers: Arc<Workers>) -> io::Result<()> {
-    let deaf = core.deaf().clone();
     let stack = stack::stack();
-    loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            () = deaf.cancelled() => return Ok(()),
-        };
-        let (stream, peer) = match accepted {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                warn!(%error, "accepting on the SDK port");
-                sleep(ACCEPT_PAUSE).await;
-                continue;
-            }
-        };
-        let limit = core.live().limits.max_connections;
-        let Some(counted) = core.connections.one_more_up_to(limit) else {
-            // A closed socket is all the answer there is memory for.
-            info!(%peer, limit, "connection refused: too many");
-            continue;
-        };
-        net::prepare(&stream);
+    while let Some(Accepted { stream, peer, counted }) = accept::next(&core, &listener).await {
         let (core, stack) = (core.clone(), stack.clone());
         let tracker = core.tracker.clone();
         let served = workers.serve(&tracker, stream, async move |stream| {
@@ -57,4 +35,5 @@ pub(crate) async fn serve(core: Arc<Core>, listener: TcpListener, workers: Arc<W
             warn!(%error, "handing a connection to its thread");
         }
     }
+    Ok(())
 }

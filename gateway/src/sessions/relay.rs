@@ -1,6 +1,9 @@
 //! From a CLI server to its client: whose is it, and is it the end of a turn?
 
-use std::sync::Arc;
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+};
 
 use serde_json::json;
 use tokio::net::tcp::OwnedReadHalf;
@@ -53,6 +56,8 @@ enum Lost {
     Frame(#[from] FrameError),
     #[error("the CLI server sent what is no message: {0}")]
     Message(#[from] EnvelopeError),
+    #[error("a panic; the log has more")]
+    Panicked,
 }
 
 /// Relays until the leg ends, then tells the client what that means.
@@ -82,7 +87,9 @@ async fn run(leg: &Arc<Leg>, mut client: Arc<Client>, mut read: OwnedReadHalf) -
             Err(e) => return (Lost::Read(e), client),
         };
         client.touch();
-        let relayed = relay(leg, &client, &mut decoder, chunk.bytes());
+        // A fault of Jetway's costs this leg, and its client hears so.
+        let relaying = AssertUnwindSafe(|| relay(leg, &client, &mut decoder, chunk.bytes()));
+        let relayed = catch_unwind(relaying).unwrap_or(Err(Lost::Panicked));
         drop(chunk);
         match relayed {
             Ok(Backlog::None) => {}

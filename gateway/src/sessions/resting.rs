@@ -35,7 +35,8 @@ pub(crate) async fn make_room(core: &Core, server: &ServerId, tenant: &TenantId)
             Err(Crowded::Server) => (core.registry.on(server), Limit::ActiveSessions),
             Err(Crowded::Tenant) => (core.registry.of_tenant(tenant), Limit::TenantSessions),
         };
-        sessions.sort_by_key(|s| s.used());
+        // Each is looked at once: they are used meanwhile.
+        sessions.sort_by_cached_key(|s| s.used());
         let mut made = false;
         for session in sessions {
             made = rest(core, &session.server(), &session, Reason::Room).await;

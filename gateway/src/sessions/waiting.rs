@@ -1,7 +1,11 @@
 //! A client's calls that wait beside its connection, which goes on meanwhile.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::{
+    panic::AssertUnwindSafe,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
+use futures_util::FutureExt as _;
 use tokio::sync::{OwnedMutexGuard, oneshot};
 
 use super::{client::Client, registry::Session, rest};
@@ -37,7 +41,11 @@ impl Client {
                     metrics::refused(&why);
                     Err(why)
                 }),
-                settled = settle(call) => Some(settled),
+                // Whoever waits hears of a fault of Jetway's; how far the call came, nobody knows.
+                settled = AssertUnwindSafe(settle(call)).catch_unwind() => Some(settled.unwrap_or_else(|_| {
+                    let session = session.as_ref().map(|session| session.key.id.clone());
+                    Err(Refusal::Indeterminate { session, turn: None })
+                })),
             };
             let refused = settled.as_ref().is_some_and(Result::is_err);
             if let Some(settled) = settled {

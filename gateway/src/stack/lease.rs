@@ -1,57 +1,30 @@
 //! One turn at a time in a session that is shared: a prompt waits for its turn, under a fenced lease.
 
-use std::{
-    sync::Arc,
-    task::{Context, Poll},
-};
+use std::sync::Arc;
 
-use futures_util::future::Either;
 use tokio::time::Instant;
-use tower::Service;
 
 use jetway_lockd::AcquireError;
 use jetway_wire::Value;
 
-use super::{
-    Accepted, Busy, Call, Limit, RETRY_AFTER, Refusal, Target,
-    later::{self, Trying, later},
-    wish,
-};
+use super::{Busy, Call, Limit, RETRY_AFTER, Refusal, Target, gate::Gate, wish};
 use crate::sessions::{lease, registry::Session, tools};
 
 #[derive(Debug, Clone)]
-pub(super) struct Lease<S> {
-    inner: S,
-}
+pub(super) struct Lease;
 
-impl<S> Lease<S> {
-    pub(super) fn new(inner: S) -> Self {
-        Self { inner }
-    }
-}
+impl Gate for Lease {
+    type Wait = Arc<Session>;
+    type Held = ();
 
-impl<S> Service<Call> for Lease<S>
-where
-    S: Service<Call, Response = Accepted, Error = Refusal, Future: Send> + Clone + Send + 'static,
-{
-    type Response = Accepted;
-    type Error = Refusal;
-    type Future = Either<S::Future, Trying>;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Refusal>> {
-        self.inner.poll_ready(cx)
+    fn look(call: &mut Call) -> Result<Option<Self::Wait>, Refusal> {
+        let Some(session) = shared(call) else { return Ok(None) };
+        Ok((!joins(call, &session)).then_some(session))
     }
 
-    fn call(&mut self, mut call: Call) -> Self::Future {
-        let Some(session) = shared(&call) else { return Either::Left(self.inner.call(call)) };
-        if joins(&mut call, &session) {
-            return Either::Left(self.inner.call(call));
-        }
-        let mut inner = self.inner.clone();
-        Either::Right(later(Some(session.clone()), async move {
-            acquire(&mut call, &session).await?;
-            later::settle(inner.call(call)).await
-        }))
+    /// From here on the lease goes with the call, then with the turn.
+    async fn wait(call: &mut Call, session: Self::Wait) -> Result<(), Refusal> {
+        acquire(call, &session).await
     }
 }
 
@@ -88,7 +61,7 @@ fn joins(call: &mut Call, session: &Session) -> bool {
     steers
 }
 
-/// Waits for the turn. From here on the lease goes with the call, then with the turn.
+/// Waits for the turn.
 async fn acquire(call: &mut Call, session: &Arc<Session>) -> Result<(), Refusal> {
     let core = call.client.core().clone();
     let now = Instant::now();

@@ -7,6 +7,7 @@
 mod admit;
 mod ahead;
 mod cloud;
+mod gate;
 pub(crate) mod later;
 mod lease;
 mod meter;
@@ -25,6 +26,7 @@ use tower::{Service, ServiceBuilder};
 use jetway_config::UserId;
 use jetway_wire::{catalogue::Method, envelope::Request};
 
+use self::gate::Gated;
 pub(crate) use self::{
     later::Later,
     refusal::{Limit, RETRY_AFTER, Refusal, SOONEST},
@@ -104,21 +106,23 @@ pub(crate) fn stack()
         // What the params name beside sessions: machines, paths, programs.
         .layer_fn(reach::Reach::new)
         // Before whatever may put a prompt off, so that none overtakes another.
-        .layer_fn(order::Order::new)
+        .layer_fn(Gated::<order::Order, _>::new)
         // A session in the cloud may have to come to be first, and nobody's turn is held up by that.
-        .layer_fn(cloud::Cloud::new)
+        .layer_fn(Gated::<cloud::Cloud, _>::new)
         // Before there is room for it: what has room does not wait for anybody's turn.
-        .layer_fn(lease::Lease::new)
+        .layer_fn(Gated::<lease::Lease, _>::new)
         // Last of what may wait.
-        .layer_fn(room::HaveRoom::new)
+        .layer_fn(Gated::<room::Room, _>::new)
         // Finds or starts the CLI server, and forwards.
         .service(place::Place)
 }
 
 /// What a call goes through once more whose CLI server had forgotten its session.
 pub(crate) async fn again(call: Call) -> Result<Accepted, Refusal> {
-    let mut stack =
-        ServiceBuilder::new().layer_fn(lease::Lease::new).layer_fn(room::HaveRoom::new).service(place::Place);
+    let mut stack = ServiceBuilder::new()
+        .layer_fn(Gated::<lease::Lease, _>::new)
+        .layer_fn(Gated::<room::Room, _>::new)
+        .service(place::Place);
     poll_fn(|cx| Service::<Call>::poll_ready(&mut stack, cx)).await?;
     later::settle(stack.call(call)).await
 }

@@ -5,82 +5,53 @@
 //! turn that begins a turn elsewhere does need room: where there is none that lasts, both end by the bound on the
 //! wait.
 
-use std::{
-    sync::Arc,
-    task::{Context, Poll},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
-use futures_util::future::{Either, Ready, ready};
-use tower::Service;
-
-use super::{
-    Accepted, Call, Limit, Refusal, SOONEST,
-    later::{self, Trying, later},
-};
-use crate::admission::{Bounds, Entry, Full, Room, Why};
+use super::{Call, Limit, Refusal, SOONEST, gate::Gate, later};
+use crate::admission::{Bounds, Entry, Full, Room as Asked, Waiter, Why};
 
 /// The longest: by then everything may have changed.
 const LATEST: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Clone)]
-pub(super) struct HaveRoom<S> {
-    inner: S,
-}
+pub(super) struct Room;
 
-impl<S> HaveRoom<S> {
-    pub(super) fn new(inner: S) -> Self {
-        Self { inner }
-    }
-}
+impl Gate for Room {
+    type Wait = Waiter;
+    type Held = ();
 
-impl<S> Service<Call> for HaveRoom<S>
-where
-    S: Service<Call, Response = Accepted, Error = Refusal, Future: Send> + Clone + Send + 'static,
-{
-    type Response = Accepted;
-    type Error = Refusal;
-    type Future = Either<Either<Ready<Result<Accepted, Refusal>>, S::Future>, Trying>;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Refusal>> {
-        self.inner.poll_ready(cx)
-    }
-
-    fn call(&mut self, mut call: Call) -> Self::Future {
+    fn look(call: &mut Call) -> Result<Option<Self::Wait>, Refusal> {
         if !call.method.begins_turn() {
-            return Either::Left(Either::Right(self.inner.call(call)));
+            return Ok(None);
         }
-        let session = later::session(&call);
-        call.permit = session.as_ref().and_then(|session| session.permit());
+        call.permit = later::session(call).and_then(|session| session.permit());
         if call.permit.is_some() {
-            return Either::Left(Either::Right(self.inner.call(call)));
+            return Ok(None);
         }
-        let core = call.client.core();
-        match core.admission.ask(call.client.who(), room(&call)) {
+        match call.client.core().admission.ask(call.client.who(), room(call)) {
             Ok(Entry::Begins(permit)) => {
                 call.permit = Some(Arc::new(permit));
-                Either::Left(Either::Right(self.inner.call(call)))
+                Ok(None)
             }
-            Ok(Entry::Waits(waiter)) => {
-                let mut inner = self.inner.clone();
-                Either::Right(later(session, async move {
-                    let core = call.client.core();
-                    let permit = core.drain.unless_draining(waiter.wait()).await;
-                    let permit = permit.ok_or(Refusal::Draining(core.config.drain.timeout))?;
-                    call.permit = Some(Arc::new(permit.map_err(|full| refusal(&full))?));
-                    later::settle(inner.call(call)).await
-                }))
-            }
-            Err(full) => Either::Left(Either::Left(ready(Err(refusal(&full))))),
+            Ok(Entry::Waits(waiter)) => Ok(Some(waiter)),
+            Err(full) => Err(refusal(&full)),
         }
+    }
+
+    async fn wait(call: &mut Call, waiter: Self::Wait) -> Result<(), Refusal> {
+        let core = call.client.core();
+        let permit = core.drain.unless_draining(waiter.wait()).await;
+        let permit = permit.ok_or(Refusal::Draining(core.config.drain.timeout))?;
+        call.permit = Some(Arc::new(permit.map_err(|full| refusal(&full))?));
+        Ok(())
     }
 }
 
-fn room(call: &Call) -> Room {
+fn room(call: &Call) -> Asked {
     let live = call.client.core().live();
     let (all, tenant) = (&live.limits, live.tenants.get(&call.client.who().tenant));
     let bounds = |all, most| Bounds { all, tenant: most, user: tenant.user_share.of(most) };
-    Room {
+    Asked {
         running: bounds(all.max_concurrent_turns, tenant.max_concurrent_turns),
         waiting: bounds(all.max_waiting_turns, tenant.max_waiting_turns),
         wait: all.turn_wait,

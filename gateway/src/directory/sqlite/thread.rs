@@ -36,18 +36,21 @@ impl Thread {
         Ok(Self { jobs, handle })
     }
 
-    /// Does `job` in a transaction, which is committed unless it fails. If the future is dropped, it is done
-    /// wholly or not at all.
-    pub(super) async fn run<T, F>(&self, job: F) -> Result<T, StoreError>
+    /// Does `job` in a transaction, which is committed unless it fails, and `then` before anybody hears of that. If
+    /// the future is dropped, all is done or nothing.
+    pub(super) async fn run<T, F, G>(&self, job: F, then: G) -> Result<T, StoreError>
     where
         T: Send + 'static,
         F: FnOnce(&Transaction<'_>) -> Result<T, StoreError> + Send + 'static,
+        G: FnOnce() + Send + 'static,
     {
         let (reply, answer) = oneshot::channel();
         let job: Job = Box::new(move |conn| {
             // Who asked may have gone while it was in the queue.
             if !reply.is_closed() {
-                let _ = reply.send(transact(conn, job));
+                let outcome = transact(conn, job);
+                then();
+                let _ = reply.send(outcome);
             }
         });
         let asked = async {

@@ -37,7 +37,7 @@ use self::{
     turns::Current,
 };
 use super::{
-    Face,
+    Face, door,
     fault::{Fault, Kind},
     profile::Profile,
 };
@@ -203,10 +203,20 @@ impl Hub {
         &self,
         face: &Face,
         method: &'static str,
-        mut params: Value,
+        params: Value,
     ) -> Result<Value, Fault> {
+        door::read(&self.call_raw(face, method, params).await?)
+    }
+
+    /// The same; the result as the CLI server wrote it.
+    pub(super) async fn call_raw(
+        &self,
+        face: &Face,
+        method: &'static str,
+        mut params: Value,
+    ) -> Result<Box<[u8]>, Fault> {
         params["sessionId"] = json!(self.id());
-        face.door.call(&self.client, method, &params).await
+        face.door.call_raw(&self.client, None, method, &params).await
     }
 
     /// Adds an event of Jetway's own.
