@@ -112,7 +112,7 @@ where
         duration_ms = since.elapsed().as_millis() as u64,
         "connection ended"
     );
-    conn.finish(&end).await;
+    Box::pin(conn.finish(&end)).await;
 }
 
 /// What a stranger may send in one frame. With what the connection itself takes, not quite 3 KiB, it is held
@@ -137,7 +137,7 @@ where
     async fn run(&mut self) -> End {
         let closing = self.face.core.drain.closing().clone();
         let conversation = async {
-            self.handshake().await?;
+            Box::pin(self.handshake()).await?;
             Box::pin(self.converse()).await
         };
         let ended = tokio::select! {

@@ -277,7 +277,8 @@ impl Client {
         let question = lock(&self.asked).answered(id);
         // Past the lease's deadline it may be another's turn that it would go to.
         match question.filter(|q| !q.session.as_ref().is_some_and(|s| s.is_stale())) {
-            Some(q) if q.leg.answer(&q.id, answer) == Backlog::Some => q.leg.drained().await,
+            // Boxed: an idle connection has no space for it.
+            Some(q) if q.leg.answer(&q.id, answer) == Backlog::Some => Box::pin(q.leg.drained()).await,
             _ => Ok(()),
         }
     }

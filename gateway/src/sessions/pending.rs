@@ -251,8 +251,8 @@ pub(crate) struct Sent {
     pub(crate) attached: u64,
 }
 
-/// Room for requests that an idle leg keeps.
-const KEPT: usize = 4;
+/// Room for requests that an idle leg keeps: most have one at a time.
+const KEPT: usize = 1;
 
 /// The requests of one leg that have no reply yet, by their id on that leg.
 #[derive(Default)]
@@ -273,6 +273,9 @@ impl Pending {
             return Err(waiting);
         }
         self.last += 1;
+        if self.open.capacity() == 0 {
+            self.open.reserve_exact(KEPT);
+        }
         self.open.push((self.last, waiting));
         Ok(Id::Number(self.last))
     }

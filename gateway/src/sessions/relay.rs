@@ -95,7 +95,8 @@ async fn run(leg: &Arc<Leg>, mut client: Arc<Client>, mut read: OwnedReadHalf) -
             Ok(Backlog::None) => {}
             // The client reads slowly: its own leg waits, and nobody else's. One whose socket ends meanwhile has its
             // leg closed, or kept for its turn, by whoever reads from that socket.
-            Ok(Backlog::Some) => drop(client.drained().await),
+            // Boxed: an idle leg has no space for it.
+            Ok(Backlog::Some) => drop(Box::pin(client.drained()).await),
             Err(lost) => return (lost, client),
         }
     }
