@@ -18,13 +18,13 @@ use jetway_config::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    account::Account,
     circuit::Circuit,
     drain::{Departures, DrainReason},
     error::PoolError,
     homes::Homes,
     recycle::Recycler,
     server::{Attachment, Failure, Keeper, Server, ServerId},
+    tally::Tally,
 };
 
 pub(crate) struct Fleet {
@@ -53,7 +53,7 @@ struct Life {
     times_up: u64,
     problem: Option<String>,
     /// What its process has done, as far as was seen here: over times at which it could not be reached.
-    account: Arc<Account>,
+    tally: Arc<Tally>,
     /// When that process was seen first.
     born: Option<Instant>,
     /// That process has ended, by all signs: it hung up on its probe, or nobody listened there.
@@ -72,7 +72,7 @@ impl Life {
 
     fn set_draining(&mut self, draining: Option<DrainReason>) {
         self.draining = draining;
-        self.account.draining.store(draining.is_some(), Ordering::Relaxed);
+        self.tally.draining.store(draining.is_some(), Ordering::Relaxed);
     }
 }
 
@@ -86,7 +86,7 @@ impl Fleet {
             server: None,
             times_up: 0,
             problem: None,
-            account: Arc::default(),
+            tally: Arc::default(),
             born: None,
             ended: false,
             draining: None,

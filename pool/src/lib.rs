@@ -9,7 +9,6 @@
 //!
 //! This crate knows nothing of tenants' policies, of HTTP, or of who owns which session.
 
-mod account;
 mod accounts;
 mod backoff;
 mod circuit;
@@ -35,6 +34,7 @@ mod slots;
 mod spawner;
 mod state_dir;
 mod strays;
+mod tally;
 mod telemetry;
 mod workspace;
 

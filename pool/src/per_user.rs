@@ -215,7 +215,7 @@ impl PerUser {
     /// `None` when it does not run.
     fn leave(&self, slots: &mut Slots<Running, Ticket>, who: &Identity, reason: DrainReason) -> Option<()> {
         let (running, when) = slots.drain(who, reason, ticket)?;
-        running.server.account.draining.store(true, Ordering::Relaxed);
+        running.server.tally.draining.store(true, Ordering::Relaxed);
         if when == Drained::Now {
             running.stop.send_replace(Some(StopReason::Drained(reason)));
         }
@@ -227,7 +227,7 @@ impl PerUser {
         let not_running = || PoolError::NotRunning(id.clone());
         let who = id.user().ok_or_else(not_running)?;
         let running = self.slots().undrain(&who).ok_or_else(not_running)?;
-        running.server.account.draining.store(false, Ordering::Relaxed);
+        running.server.tally.draining.store(false, Ordering::Relaxed);
         Ok(())
     }
 

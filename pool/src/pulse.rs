@@ -55,10 +55,10 @@ pub(crate) async fn until_silent(server: &Server, line: Option<Proved>, every: D
         }
         let answered = matches!(answered, Ok(Ok(())));
         if answered {
-            server.account.pinged(begun.elapsed());
+            server.tally.pinged(begun.elapsed());
         }
         let now = Instant::now();
-        let silence = server.account.silence(|silence| {
+        let silence = server.tally.silence(|silence| {
             silence.note(answered, now);
             *silence
         });

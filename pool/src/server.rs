@@ -12,13 +12,13 @@ use jetway_config::{Identity, pool::StateName, sandbox::Level, secret::SecretStr
 use tokio::{net::TcpStream, sync::watch};
 
 use crate::{
-    account::Account,
     drain::DrainReason,
     error::{Gone, PoolError},
     limits::Meter,
     probe,
     recycle::Cause,
     sandbox::Door,
+    tally::Tally,
 };
 
 /// How long a connection to a server that is thought to be up may take.
@@ -107,7 +107,7 @@ pub struct Server {
     /// A connection for the first who dials soon.
     pub(crate) spare: Mutex<Option<TcpStream>>,
     pub(crate) gone: watch::Sender<Option<Gone>>,
-    pub(crate) account: Arc<Account>,
+    pub(crate) tally: Arc<Tally>,
 }
 
 impl Server {
@@ -152,27 +152,27 @@ impl Server {
 
     /// Whether it is to be left: nobody new is placed there, and its sessions go when they are quiet.
     pub fn is_draining(&self) -> bool {
-        self.account.draining.load(Ordering::Relaxed)
+        self.tally.draining.load(Ordering::Relaxed)
     }
 
     /// One more session was attached there.
     pub fn served_session(&self) {
-        self.account.sessions.fetch_add(1, Ordering::Relaxed);
+        self.tally.sessions.fetch_add(1, Ordering::Relaxed);
     }
 
     /// It took one more turn.
     pub fn served_turn(&self) {
-        self.account.turns.fetch_add(1, Ordering::Relaxed);
+        self.tally.turns.fetch_add(1, Ordering::Relaxed);
     }
 
     /// The first delta of a turn came after so long.
     pub fn spoke_after(&self, took: Duration) {
-        self.account.spoke(took);
+        self.tally.spoke(took);
     }
 
     /// Bytes that its process held at the last look; `None` for a process that is not ours, or was not looked at.
     pub(crate) fn memory(&self) -> Option<u64> {
-        Some(self.account.memory.load(Ordering::Relaxed)).filter(|bytes| *bytes > 0)
+        Some(self.tally.memory.load(Ordering::Relaxed)).filter(|bytes| *bytes > 0)
     }
 
     fn spare(&self) -> Option<TcpStream> {

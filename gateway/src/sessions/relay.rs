@@ -27,9 +27,10 @@ use super::{
     listing,
     pending::{Origin, Then, Waiting},
     registry::Session,
-    requests, rest,
+    requests,
     revival::{self, Route},
     turn::Outcome,
+    withheld,
 };
 use crate::{
     directory::What,
@@ -158,7 +159,7 @@ fn on_frame(
         } else if matches!(event.turn, Turn::Asked | Turn::Answered) {
             requests::on_event(leg, client, event, frame, out);
         } else if event.turn != Turn::Idle
-            || rest::is_for(client, leg, event.session, frame, || params_of(frame.body))
+            || withheld::is_for(client, leg, event.session, frame, || params_of(frame.body))
         {
             out.extend_from_slice(frame.raw);
         }

@@ -8,7 +8,7 @@ use std::{
 use futures_util::FutureExt as _;
 use tokio::sync::{OwnedMutexGuard, oneshot};
 
-use super::{client::Client, registry::Session, rest};
+use super::{client::Client, registry::Session, withheld};
 use crate::{
     metrics,
     stack::{
@@ -53,7 +53,7 @@ impl Client {
             }
             client.waiting.remove(place);
             if let Some(session) = session.filter(|_| refused) {
-                rest::told_late(&client, &session);
+                withheld::told_late(&client, &session);
             }
         });
         Ok(())

@@ -186,14 +186,21 @@ impl Stream {
         }
     }
 
-    /// Reads until an event of a kind.
+    /// Reads until an event of a kind; a stream that is silent is kept open, and so is not waited for without end.
     pub async fn until(&mut self, kind: &str) -> Event {
-        while let Some(event) = self.next().await {
-            if event.kind == kind {
-                return event;
+        let coming = async {
+            while let Some(event) = self.next().await {
+                if event.kind == kind {
+                    return Some(event);
+                }
             }
+            None
+        };
+        match timeout(6 * PATIENCE, coming).await {
+            Ok(Some(event)) => event,
+            Ok(None) => panic!("the stream ended without {kind}: {:#?}", self.seen),
+            Err(_) => panic!("no {kind} in {:?}: {:#?}", 6 * PATIENCE, self.seen),
         }
-        panic!("the stream ended without {kind}: {:#?}", self.seen)
     }
 
     /// What was said in deltas.

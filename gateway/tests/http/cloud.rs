@@ -176,11 +176,12 @@ async fn a_held_turn_needs_no_reader() {
     stub.agent_comes(0, &one);
     assert_eq!(events.until("jetway.turn_ended").await.data["content"], "You said: hello");
 
+    let mut events = ada.events(&other).await;
     let asking = {
         let (ada, messages) = (ada.clone(), format!("{}/messages", path(&other)));
         tokio::spawn(async move { ada.post(&messages, json!({ "prompt": "hello" })).await })
     };
-    ada.events(&other).await.until("jetway.turn_pending").await;
+    events.until("jetway.turn_pending").await;
     assert_eq!(ada.delete(&path(&other)).await.status, 204);
     asking.await.unwrap().problem(409, "aborted");
     assert_eq!(sent(&stub), 1);

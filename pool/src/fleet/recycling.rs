@@ -49,7 +49,7 @@ impl Fleet {
 
     /// Another process answers there than before.
     pub(super) fn renew(&self, index: usize, life: &mut Life) {
-        life.account.renew();
+        life.tally.renew();
         life.born = Some(Instant::now());
         if life.draining == Some(DrainReason::Recycle) {
             life.set_draining(None);
@@ -64,10 +64,10 @@ impl Life {
             // One that is silent is down.
             hung: false,
             memory: None,
-            slower: self.account.slower(),
+            slower: self.tally.slower(),
             age: self.born.map_or(Duration::ZERO, |born| now.saturating_duration_since(born)),
-            turns: self.account.turns.load(Ordering::Relaxed),
-            sessions: self.account.sessions.load(Ordering::Relaxed),
+            turns: self.tally.turns.load(Ordering::Relaxed),
+            sessions: self.tally.sessions.load(Ordering::Relaxed),
             used,
             open: self.is_open() && !self.refused,
             draining: self.draining,

@@ -12,11 +12,11 @@ use tracing::{info, warn};
 
 use super::{Fleet, Life, State};
 use crate::{
-    account::Account,
     circuit::{Change, Circuit, Policy},
     error::Gone,
     probe::{self, ProbeError, Proved},
     server::{Failure, Server, Way},
+    tally::Tally,
     telemetry,
 };
 
@@ -41,12 +41,12 @@ impl Fleet {
                     self.renew(index, life);
                     recycler.replaced(index);
                 }
-                life.account.pinged(rtt);
+                life.tally.pinged(rtt);
                 if life.circuit.succeeded() == Change::CameUp {
                     *incarnations += 1;
                     life.times_up += 1;
                     life.problem = None;
-                    let server = self.server(index, *incarnations, version, life.account.clone());
+                    let server = self.server(index, *incarnations, version, life.tally.clone());
                     life.server = Some(Arc::new(server));
                     telemetry::backend(&self.ids[index], true);
                     info!(server = %self.ids[index], "CLI server is up");
@@ -77,13 +77,7 @@ impl Fleet {
         life.problem = Some(problem);
     }
 
-    fn server(
-        &self,
-        index: usize,
-        incarnation: u64,
-        version: Option<String>,
-        account: Arc<Account>,
-    ) -> Server {
+    fn server(&self, index: usize, incarnation: u64, version: Option<String>, tally: Arc<Tally>) -> Server {
         let backend = &self.backends[index];
         Server {
             id: self.ids[index].clone(),
@@ -97,7 +91,7 @@ impl Fleet {
             meter: None,
             spare: Mutex::default(),
             gone: watch::Sender::new(None),
-            account,
+            tally,
         }
     }
 }

@@ -11,12 +11,12 @@ use tracing::{debug, info, warn};
 
 use super::{PerUser, Running, Ticket};
 use crate::{
-    account::Account,
     error::{Gone, Phase, PoolError, StopReason},
     launch::{LaunchError, Over, Process},
     pulse,
     server::{Server, ServerId},
     strays::Mark,
+    tally::Tally,
     telemetry,
 };
 
@@ -146,7 +146,7 @@ impl PerUser {
             since: Instant::now(),
             spare: Mutex::new(process.spare.take()),
             gone: watch::Sender::new(None),
-            account: Arc::new(Account::default()),
+            tally: Arc::new(Tally::default()),
         }
     }
 }

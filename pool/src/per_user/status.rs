@@ -34,10 +34,10 @@ impl PerUser {
                 users: usize::from(attachments > 0),
                 attachments,
                 uptime: Some(server.since.elapsed()),
-                rtt: server.account.rtt(),
+                rtt: server.tally.rtt(),
                 memory: server.memory(),
-                served: server.account.sessions.load(Ordering::Relaxed),
-                turns: server.account.turns.load(Ordering::Relaxed),
+                served: server.tally.sessions.load(Ordering::Relaxed),
+                turns: server.tally.turns.load(Ordering::Relaxed),
                 draining,
                 worn,
                 ..none

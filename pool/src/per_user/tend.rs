@@ -53,7 +53,7 @@ impl PerUser {
         let mut used = 0;
         for server in &servers {
             let bytes = server.pid.map_or(0, memory::private_bytes);
-            server.account.memory.store(bytes, Ordering::Relaxed);
+            server.tally.memory.store(bytes, Ordering::Relaxed);
             used += bytes;
         }
         self.memory_used.store(used, Ordering::Relaxed);
@@ -86,12 +86,12 @@ impl PerUser {
 
     fn vitals(&self, server: &Server, used: bool, draining: Option<DrainReason>, now: Instant) -> Vitals {
         Vitals {
-            hung: server.account.silence(|silence| silence.is_hung(self.failures)),
+            hung: server.tally.silence(|silence| silence.is_hung(self.failures)),
             memory: server.memory(),
-            slower: server.account.slower(),
+            slower: server.tally.slower(),
             age: now.saturating_duration_since(server.since),
-            turns: server.account.turns.load(Ordering::Relaxed),
-            sessions: server.account.sessions.load(Ordering::Relaxed),
+            turns: server.tally.turns.load(Ordering::Relaxed),
+            sessions: server.tally.sessions.load(Ordering::Relaxed),
             used,
             open: draining.is_none(),
             draining,

@@ -11,7 +11,7 @@ use std::{
 use crate::{pace::Pace, pulse::Silence};
 
 #[derive(Debug, Default)]
-pub(crate) struct Account {
+pub(crate) struct Tally {
     /// Nobody new is placed there.
     pub(crate) draining: AtomicBool,
     /// Sessions that were attached there.
@@ -33,7 +33,7 @@ struct Answers {
     silence: Silence,
 }
 
-impl Account {
+impl Tally {
     fn answers(&self) -> MutexGuard<'_, Answers> {
         self.answers.lock().unwrap_or_else(PoisonError::into_inner)
     }
