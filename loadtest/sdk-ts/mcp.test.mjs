@@ -131,6 +131,9 @@ conformance("MCP", {
     });
     await say(session, "hello");
     await until(() => tokens.length, "the token at the server");
+    // The CLI asks for the server's tools after that.
+    const connected = async () => (await session.rpc.mcp.list()).servers.some(({ status }) => status === "connected");
+    await until(connected, "the server's tools");
     const answer = await say(session, "[[tool guarded-hello]]");
     assert.match(answer, /behind the guard/);
     return { answer, asked };
