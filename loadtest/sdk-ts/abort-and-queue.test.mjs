@@ -56,13 +56,13 @@ conformance("abort and queue", {
 
   "enqueue waits for the next turn": async (t) => {
     const { session, recorder } = await t.session(await t.client());
-    await session.send({ prompt: "[[delay 400]] first" });
+    await session.send({ prompt: "[[delay 1500]] first" });
     await recorder.seen("assistant.turn_start");
     await session.send({ prompt: "second", mode: "enqueue" });
     await session.send({ prompt: "third", mode: "enqueue" });
     await recorder.seen("assistant.message", 3);
     await recorder.settled();
-    assert.deepEqual(prompts(recorder), ["[[delay 400]] first", "second", "third"]);
+    assert.deepEqual(prompts(recorder), ["[[delay 1500]] first", "second", "third"]);
     return { lines: recorder.lines() };
   },
 
@@ -79,13 +79,13 @@ conformance("abort and queue", {
 
   "immediate that comes too late runs before what is queued": async (t) => {
     const { session, recorder } = await t.session(await t.client());
-    await session.send({ prompt: "[[delay 400]] first" });
+    await session.send({ prompt: "[[delay 1500]] first" });
     await recorder.seen("assistant.turn_start");
     await session.send({ prompt: "queued", mode: "enqueue" });
     await session.send({ prompt: "urgent", mode: "immediate" });
     await recorder.seen("assistant.message", 3);
     await recorder.settled();
-    assert.deepEqual(prompts(recorder), ["[[delay 400]] first", "urgent", "queued"]);
+    assert.deepEqual(prompts(recorder), ["[[delay 1500]] first", "urgent", "queued"]);
     return { lines: recorder.lines() };
   },
 
@@ -101,7 +101,7 @@ conformance("abort and queue", {
 
   "an error with a message in the queue": async (t) => {
     const { session, recorder } = await t.session(await t.client());
-    await session.send({ prompt: "[[delay 300]][[error 400 no]]" });
+    await session.send({ prompt: "[[delay 1500]][[error 400 no]]" });
     await recorder.seen("assistant.turn_start");
     await session.send({ prompt: "queued", mode: "enqueue" });
     await recorder.settled();
@@ -110,7 +110,7 @@ conformance("abort and queue", {
 
   "the queue can be read and cleared": async (t) => {
     const { session, recorder } = await t.session(await t.client());
-    await session.send({ prompt: "[[delay 500]] first" });
+    await session.send({ prompt: "[[delay 1500]] first" });
     await recorder.seen("assistant.turn_start");
     await session.send({ prompt: "second", mode: "enqueue" });
     const pending = await session.rpc.queue.pendingItems();
