@@ -2,7 +2,7 @@
 
 import { spawn } from "node:child_process";
 import { mkdtemp, mkdir, rm, writeFile } from "node:fs/promises";
-import { existsSync, readdirSync } from "node:fs";
+import { existsSync, readFileSync, readdirSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -139,10 +139,25 @@ const targets = {
       http: matches[1][1],
       token: (user) => user,
       dir: work,
+      kill: (user) => killOf(dir, user),
       stop: stopAll,
     };
   },
 };
+
+/** Ends `user`'s CLI process below `dir` as a fault would; returns how many processes it was. */
+function killOf(dir, user) {
+  const pids = readdirSync("/proc").filter((name) => {
+    try {
+      const told = readFileSync(`/proc/${name}/environ`, "utf8").split("\0");
+      return Number(name) && told.some((line) => line.includes(dir) && line.split("/").includes(user));
+    } catch {
+      return false; // Not a process, or it ended.
+    }
+  });
+  for (const pid of pids) process.kill(Number(pid), "SIGKILL");
+  return pids.length;
+}
 
 /** The targets named in `TARGETS`, by default only the runtime itself. */
 export const targetNames = (process.env.TARGETS ?? "direct").split(",").map((name) => name.trim());

@@ -84,6 +84,8 @@ struct State {
     /// Somebody had its CLI server close it, and nobody has attached it since.
     closed: bool,
     turns: Turns,
+    /// Their CLI process is lost, and they may go on in another.
+    stranded: bool,
     /// Room for the turns that run; one for all, since the CLI works them off one after the other.
     permit: Option<Arc<Permit>>,
     /// When its last turn ended.
@@ -175,6 +177,7 @@ impl Registry {
                 times: 0,
                 closed: false,
                 turns: Turns::default(),
+                stranded: false,
                 last_turn: None,
                 permit: None,
             };

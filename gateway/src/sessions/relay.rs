@@ -353,6 +353,7 @@ fn settle(leg: &Arc<Leg>, client: &Arc<Client>, lost: &Lost) {
     let routes = if stays { client.put_to_rest(close) } else { close() }.unwrap_or_default();
     // What was not made yet, and may never be, is not to be brought back: its name may be another's then.
     waiting.iter().filter_map(|w| w.then.unmade()).for_each(|session| client.awake(&session.key.id));
+    let asked = client.is_asked_by(leg);
     client.leave(leg);
     if client.core().exclusive() && !routes.is_empty() {
         bounds::on_loss(client.core(), leg, routes.iter().map(|route| route.session.clone()).collect());
@@ -364,11 +365,16 @@ fn settle(leg: &Arc<Leg>, client: &Arc<Client>, lost: &Lost) {
     if !waiting.is_empty() || !routes.is_empty() {
         warn!(backend = %leg.server().id(), cause = %lost, requests = waiting.len(), sessions = routes.len(), "leg lost");
     }
-    let out = ended(waiting, &routes);
+    // What waits for nothing but the client may go on; whatever is on its way to the server may act there.
+    let goes_on = |route: &mut Route| route.requests(|r| r.wait()) && route.session.strand(leg.id());
+    let mut rest = routes.clone();
+    let stranded =
+        rest.extract_if(.., |route| stays && !asked && waiting.is_empty() && goes_on(route)).collect();
+    let out = ended(waiting, &rest);
     // What does not fit now goes with the next write; the amount is bounded by what was in flight.
     let _ = client.send(&out);
     if stays && !routes.is_empty() {
-        revival::revive_all(client.clone());
+        revival::revive_all(client.clone(), stranded);
     }
 }
 

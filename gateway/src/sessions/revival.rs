@@ -3,9 +3,12 @@
 //! The CLI keeps a session's history and little else: provider, tools, hooks and the like must be told again.
 //! So what told them is kept, in memory only, since it may hold keys.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
 
 use jetway_config::SessionId;
@@ -13,8 +16,8 @@ use jetway_pool::ServerId;
 use jetway_wire::{Value, json};
 
 use super::{
-    client::Client, idle, leg::Leg, pending::Answer, placing, registry::Session, requests::Requests, tools,
-    turn::Outcome,
+    client::Client, idle, leg::Leg, pending::Answer, placing, registry::Session, relay, requests::Requests,
+    tools, turn::Outcome, unfinished,
 };
 use crate::{
     metrics,
@@ -43,6 +46,9 @@ const INTERESTS: usize = 32;
 /// Requests about a client's whole CLI server that a new process must hear again.
 const FORGOTTEN_AT_HOME: [&str; 3] =
     ["llmInference.setProvider", "plugins.builtin.set", "sessionFs.setProvider"];
+
+/// How long a turn whose CLI process was lost may take to go on before its client hears that it is lost.
+const TOLD_WITHIN: Duration = Duration::from_millis(1500);
 
 /// A request that is told again: its method and params.
 pub(crate) type Told = (&'static str, Box<[u8]>);
@@ -146,9 +152,9 @@ impl Route {
         self.since().told.clone()
     }
 
-    /// Attaches the session again on a leg that has never had it.
-    async fn attach_again(&self, leg: &Leg) -> Result<(), Refusal> {
-        let mut params = self.resume_params();
+    /// Attaches the session again on a leg that has never had it; its turn goes on there, or does not.
+    async fn attach_again(&self, leg: &Leg, goes_on: bool) -> Result<(), Refusal> {
+        let mut params = self.resume_params(goes_on);
         let mut answer = leg.call("session.resume", &params).await?;
         while let Some(less) = self.without_taken(&params, &answer) {
             self.withhold(true);
@@ -184,11 +190,16 @@ impl Route {
         tools::cut(Value::new(params), error)
     }
 
-    /// The params that attached it, made into those of a resume that leaves no trace.
-    fn resume_params(&self) -> Vec<u8> {
-        // `disableResume`: no `session.resume` event. Its client has heard how the last turn ended, so a tool
-        // call that was pending then is closed rather than continued.
-        let mut out = br#"{"disableResume":true,"continuePendingWork":false"#.to_vec();
+    /// The params that attached it, made into those of a resume.
+    fn resume_params(&self, goes_on: bool) -> Vec<u8> {
+        // `disableResume`: no `session.resume` event. With it 1.0.85 takes the answers to what was pending, and does
+        // nothing with them. Where the client has heard that its turn was lost, what was pending is closed.
+        let how: &[u8] = if goes_on {
+            br#"{"continuePendingWork":true"#
+        } else {
+            br#"{"disableResume":true,"continuePendingWork":false"#
+        };
+        let mut out = how.to_vec();
         let replaced = ["cloud", "disableResume", "continuePendingWork"];
         for (name, value) in Value::new(&self.params).members() {
             if !replaced.iter().any(|r| name.is(r)) {
@@ -233,9 +244,19 @@ async fn attach_again(client: &Arc<Client>, route: Route) -> Result<ServerId, Re
     let (leg, id) = (&spot.leg, route.id().clone());
     // Its events come before the reply; they are let through from now on.
     leg.route(route.clone());
-    if let Err(refusal) = route.attach_again(leg).await {
+    let goes_on = route.session.is_stranded() && unfinished::can_go_on(&route, leg).await;
+    if !goes_on {
+        give_up(client, &route);
+    }
+    if let Err(refusal) = route.attach_again(leg, goes_on).await {
+        give_up(client, &route);
         leg.unroute(&id, Outcome::Aborted);
         return Err(refusal);
+    }
+    if goes_on && !route.session.turns_go_on(leg.id()) {
+        // It took too long: the client has heard that its turn is lost.
+        let named = serde_json::json!({ "sessionId": id }).to_string();
+        leg.tell("session.abort", named.as_bytes());
     }
     if !client.awake_on(leg, &route.session) {
         return Err(Refusal::Overloaded(Limit::ServerStart, RETRY_AFTER));
@@ -243,10 +264,27 @@ async fn attach_again(client: &Arc<Client>, route: Route) -> Result<ServerId, Re
     Ok(leg.server().id().clone())
 }
 
+/// The turn whose CLI process was lost does not go on in another; its client hears so, if it has not.
+fn give_up(client: &Client, route: &Route) {
+    if route.session.turns_given_up() {
+        route.requests(|requests| requests.lapse());
+        let mut out = Vec::new();
+        relay::write_turn_lost(&route.session, &mut out);
+        let _ = client.send(&out);
+    }
+}
+
 /// Brings back all that a client had attached when its CLI process was lost, so that what other clients do in
-/// those sessions reaches it. What fails stays dormant until it is used.
-pub(crate) fn revive_all(client: Arc<Client>) {
+/// those sessions reaches it. What fails stays dormant until it is used. What is `stranded` has turns that may go on.
+pub(crate) fn revive_all(client: Arc<Client>, stranded: Vec<Route>) {
     let tracker = client.tracker().clone();
+    if !stranded.is_empty() {
+        let client = client.clone();
+        tracker.spawn(async move {
+            sleep(TOLD_WITHIN).await;
+            stranded.iter().for_each(|route| give_up(&client, route));
+        });
+    }
     tracker.spawn(async move {
         for id in client.all_dormant() {
             if client.is_gone() || client.core().drain.is_draining() {

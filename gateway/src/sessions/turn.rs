@@ -242,6 +242,16 @@ impl Turns {
         }
     }
 
+    /// The session was attached anew, by `to`, and its turn goes on there.
+    pub(crate) fn go_on(&mut self, to: LegId) {
+        self.running.iter_mut().for_each(|turn| turn.leg = to);
+    }
+
+    /// Whether all that run have begun by `leg`.
+    pub(crate) fn all_begun_by(&self, leg: LegId) -> bool {
+        !self.is_idle() && self.running.iter().all(|turn| turn.leg == leg && turn.progress == Progress::Begun)
+    }
+
     /// The legs by which the prompts of those that run went.
     pub(crate) fn legs(&self) -> impl Iterator<Item = LegId> + '_ {
         self.running.iter().map(|turn| turn.leg)
@@ -435,6 +445,18 @@ mod tests {
         assert_eq!(turns.legs().collect::<Vec<_>>(), [OTHER]);
         assert!(turns.ask());
         assert_eq!(outcomes(turns.done(&[TurnId(2)], now)), [(2, Outcome::Completed)]);
+    }
+
+    #[test]
+    fn a_turn_goes_on_by_another_leg() {
+        let (mut turns, now) = asked([1]);
+        assert!(!turns.all_begun_by(LEG));
+        starts(&mut turns, 1, now);
+        assert!(turns.all_begun_by(LEG) && !turns.all_begun_by(OTHER));
+        turns.go_on(OTHER);
+        assert!(turns.idle(LEG, false, now).is_empty() && !turns.ask());
+        assert_eq!(outcomes(turns.idle(OTHER, false, now)), [(1, Outcome::Completed)]);
+        assert!(!turns.all_begun_by(OTHER));
     }
 
     #[test]

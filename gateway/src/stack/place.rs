@@ -188,6 +188,9 @@ fn prepare(call: &mut Call, leg: &Arc<Leg>) -> Result<Then, Refusal> {
         // Its lease is over: nothing more of the turn goes to a CLI server.
         return Err(Refusal::Indeterminate { session: Some(session.key.id.clone()), turn: None });
     }
+    if call.method.name.contains(".handlePending") {
+        note_answer(call, &session, leg);
+    }
     Ok(match call.method.name {
         "session.detach" | "session.destroy" => {
             call.client.give_up(&session);
@@ -210,6 +213,14 @@ fn prepare(call: &mut Call, leg: &Arc<Leg>) -> Result<Then, Refusal> {
         _ if call.method.begins_turn() => begin_turn(call, session, leg)?,
         _ => Then::Nothing,
     })
+}
+
+/// The call answers what a turn asked: what it waited for may be under way from now on.
+fn note_answer(call: &Call, session: &Session, leg: &Leg) {
+    let asked = call.request.params().and_then(|p| p.get("requestId")).and_then(Value::as_str);
+    if let Some((id, route)) = asked.zip(leg.route_to(session.key.id.as_str())) {
+        route.requests(|requests| requests.answering(&id));
+    }
 }
 
 /// Whether the call answers what was asked in a turn of a shared session that was lost here.

@@ -64,6 +64,42 @@ impl Session {
         self.lock().turns.adopt(from, to);
     }
 
+    /// The CLI process is lost by whose connection `leg` alone it was attached. Its turns may go on in another,
+    /// unless others take part: then their leases and connections would have to as well.
+    pub(crate) fn strand(&self, leg: LegId) -> bool {
+        let mut state = self.lock();
+        if state.attached != 1 || !state.members.is_empty() || !state.turns.all_begun_by(leg) {
+            return false;
+        }
+        state.attached = 0;
+        state.stranded = true;
+        self.counters.live.less(&state.server, &self.key.owner.tenant);
+        true
+    }
+
+    pub(crate) fn is_stranded(&self) -> bool {
+        self.lock().stranded
+    }
+
+    /// They go on by `leg`. Returns whether they were still to.
+    pub(crate) fn turns_go_on(&self, leg: LegId) -> bool {
+        let mut state = self.lock();
+        if state.stranded {
+            state.turns.go_on(leg);
+        }
+        std::mem::take(&mut state.stranded)
+    }
+
+    /// They do not go on. Returns whether they still were to.
+    pub(crate) fn turns_given_up(&self) -> bool {
+        let mut state = self.lock();
+        if state.stranded {
+            let ended = state.turns.end_all(Outcome::Indeterminate, Instant::now());
+            self.report(&mut state, ended);
+        }
+        std::mem::take(&mut state.stranded)
+    }
+
     /// Its CLI server has closed it, whoever is attached: nothing runs in it any more.
     pub(crate) fn closed(&self) {
         let mut state = self.lock();
