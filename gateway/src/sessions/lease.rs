@@ -178,6 +178,22 @@ pub(crate) fn ask_until_done(core: &Arc<Core>, session: Arc<Session>, leg: &Arc<
     });
 }
 
+/// A session was attached whose pending work the CLI server was to go on with: what it does is a turn, from now on.
+pub(crate) fn look_for_turn(core: &Arc<Core>, session: Arc<Session>, leg: &Arc<Leg>) {
+    let (leg, core) = (leg.clone(), core.clone());
+    core.tracker.clone().spawn(async move {
+        // In one with members a turn has a lease, which this one has not.
+        if session.is_running() || session.is_shared() || !is_at_work(&session, &leg).await.unwrap_or(false) {
+            return;
+        }
+        if let Some(turn) = session.begin_turn(leg.id(), None, None)
+            && session.turn_taken(turn, None)
+        {
+            ask_until_done(&core, session, &leg);
+        }
+    });
+}
+
 /// Waits until no turn runs there, and stops one that does.
 async fn quieten(session: &Session, leg: &Leg) -> Result<(), Refusal> {
     let deadline = Instant::now() + STOPPING;

@@ -24,6 +24,6 @@ pub(crate) mod room;
 pub(crate) mod scribe;
 pub(crate) mod tools;
 pub(crate) mod turn;
-mod unfinished;
+pub(crate) mod unfinished;
 pub(crate) mod waiting;
 pub(crate) mod withheld;

@@ -156,10 +156,13 @@ impl Then {
                     attach.session.moved(leg.place(), moved.epoch);
                 }
                 attach.session.made();
-                if attach.offer.is_some_and(|offer| offer.was_cut())
-                    && let Some(route) = leg.route_to(attach.session.key.id.as_str())
-                {
-                    route.withhold(true);
+                if let Some(route) = leg.route_to(attach.session.key.id.as_str()) {
+                    if attach.offer.is_some_and(|offer| offer.was_cut()) {
+                        route.withhold(true);
+                    }
+                    if route.continues() {
+                        lease::look_for_turn(client.core(), attach.session.clone(), leg);
+                    }
                 }
                 if let Some(claimed) = attach.claimed {
                     claimed.made();

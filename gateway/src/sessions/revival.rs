@@ -148,6 +148,11 @@ impl Route {
         Value::new(params).get("tools").map_or(&b"[]"[..], Value::text).to_vec()
     }
 
+    /// Whether the CLI server was to go on with what was pending.
+    pub(crate) fn continues(&self) -> bool {
+        Value::new(&self.params).get("continuePendingWork").and_then(Value::as_bool) == Some(true)
+    }
+
     fn told(&self) -> Vec<Told> {
         self.since().told.clone()
     }

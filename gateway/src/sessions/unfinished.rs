@@ -5,22 +5,28 @@
 //! may have acted. So it is told to only when its own journal says that nothing was under way; all other turns are
 //! told of as lost.
 
-use jetway_wire::{Value, json};
+use serde_json::json;
+
+use jetway_wire::Value;
 
 use super::{leg::Leg, revival::Route};
 
 /// How many of a session's last events are looked at: a turn asks its people a few things at once.
 const LOOK_BACK: u16 = 200;
 
+/// Reads a session's journal, which is there before the session is attached.
+pub(crate) const READ: &str = "sessions.readPersistedEvents";
+
+/// The params of [`READ`] for what [`waits_for`] is to see.
+pub(crate) fn last_events(session: &str) -> serde_json::Value {
+    json!({ "sessionId": session, "direction": "backward", "max": LOOK_BACK })
+}
+
 /// Whether the turn in which a session's CLI process was lost can go on, as the process at the other end of `leg`
 /// reads in the session's journal; and all that was open then its client can still answer.
 pub(super) async fn can_go_on(route: &Route, leg: &Leg) -> bool {
-    let mut params = br#"{"direction":"backward","max":"#.to_vec();
-    params.extend_from_slice(LOOK_BACK.to_string().as_bytes());
-    params.extend_from_slice(br#","sessionId":"#);
-    json::write_str(&mut params, route.id().as_str());
-    params.push(b'}');
-    let Ok(Ok(page)) = leg.call("sessions.readPersistedEvents", &params).await else { return false };
+    let params = last_events(route.id().as_str()).to_string();
+    let Ok(Ok(page)) = leg.call(READ, params.as_bytes()).await else { return false };
     match waits_for(Value::new(&page)) {
         Some(open) => route.requests(|requests| requests.are_open(&open)),
         None => false,
@@ -36,7 +42,7 @@ struct Call {
 
 /// The ids of what a session's people are asked, if that is all that its turn waits for. Reads the last events of its
 /// journal, oldest first.
-fn waits_for(page: Value<'_>) -> Option<Vec<Box<str>>> {
+pub(crate) fn waits_for(page: Value<'_>) -> Option<Vec<Box<str>>> {
     let mut calls: Vec<Call> = Vec::new();
     let mut whole = page.get("hasMore").and_then(Value::as_bool) == Some(false);
     for event in page.get("events")?.elements() {
@@ -83,8 +89,6 @@ fn asked(calls: &mut Vec<Call>, id: &str, request: Box<str>) {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     fn event(kind: &str, data: serde_json::Value) -> serde_json::Value {

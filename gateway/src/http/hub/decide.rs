@@ -37,19 +37,24 @@ impl Hub {
     /// Somebody is asked: the session's policy answers, or a person within a time. Only in turns that this face
     /// began: of others, those who began them decide.
     pub(super) fn decide(&self, request: Request) {
+        let ours = self.with(|s| s.turn.is_some());
+        if request.matter == Matter::Question {
+            self.tell("jetway.question_requested", &request.to_json());
+        }
+        if ours {
+            self.decide_here(request);
+        }
+    }
+
+    /// The same, whoever began the turn: nobody else is there.
+    fn decide_here(&self, request: Request) {
         let Some(face) = self.face() else { return };
         let policy = match self.profile().permissions {
             // The tenant's policy may have changed since.
             policy if face.may_have(self.client.who(), policy).is_err() => Permissions::Deny,
             policy => policy,
         };
-        let (ours, workspace) = self.with(|s| (s.turn.is_some(), s.workspace.clone()));
-        if request.matter == Matter::Question {
-            self.tell("jetway.question_requested", &request.to_json());
-        }
-        if !ours {
-            return;
-        }
+        let workspace = self.with(|s| s.workspace.clone());
         let verdict = match (policy, request.matter) {
             (Permissions::Ask, _) => {
                 return self.wait_for_a_person(&request.id, face.core.config.http.answer_within);
@@ -81,15 +86,15 @@ impl Hub {
         }
     }
 
-    /// What the CLI server waits for that was asked before this hold on the session.
-    pub(super) async fn recall(&self, face: &Face) -> Result<(), Fault> {
+    /// What the CLI server waits for that was asked before this hold on the session; `alone`: nobody else is there.
+    pub(super) async fn recall(&self, face: &Face, alone: bool) -> Result<(), Fault> {
         let pending = self.call(face, "session.permissions.pendingRequests", json!({})).await?;
         let items = pending["items"].as_array().cloned().unwrap_or_default();
-        self.with(|state| {
-            for request in items.iter().filter_map(Request::permission) {
-                state.requests.add(request);
+        for request in items.iter().filter_map(Request::permission) {
+            if self.with(|state| state.requests.add(request.clone())) && alone {
+                self.decide_here(request);
             }
-        });
+        }
         Ok(())
     }
 

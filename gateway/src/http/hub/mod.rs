@@ -45,6 +45,7 @@ use crate::sessions::{
     client::Client,
     outlet::{Inbox, Outlet},
     registry::Session,
+    unfinished,
 };
 
 /// What Jetway says of itself to a CLI server, as the SDKs do.
@@ -143,29 +144,50 @@ impl Hub {
         self.face.upgrade()
     }
 
-    /// Attaches the session, unless it is. To make it and to go on with it is the same question: the stack
-    /// knows which it is.
+    /// Attaches the session, unless it is.
     pub(super) async fn attach(&self, face: &Face) -> Result<(), Fault> {
         let _one = self.attaching.lock().await;
         if self.id.get().is_some_and(|id| self.client.has_attached(id)) {
             return Ok(());
         }
-        let params = self.profile().params(self.id.get());
+        self.attach_now(face).await
+    }
+
+    /// To make it and to go on with it is the same question: the stack knows which it is.
+    async fn attach_now(&self, face: &Face) -> Result<(), Fault> {
+        let mut params = self.profile().params(self.id.get());
+        let unfinished = self.is_unfinished(face).await;
+        if unfinished {
+            params["continuePendingWork"] = json!(true);
+        }
         face.door.call(&self.client, "session.create", &params).await?;
-        // Where others may have held the session all the while, something may wait since then.
-        if !face.core.exclusive()
-            && let Err(fault) = self.recall(face).await
+        // Also where others may have held the session all the while, something may wait since then.
+        if (unfinished || !face.core.exclusive())
+            && let Err(fault) = self.recall(face, unfinished).await
         {
             debug!(session = self.id(), why = %fault.detail, "a CLI server does not tell what waits");
         }
         Ok(())
     }
 
+    /// Whether a turn waits for nothing but its people since its CLI server and its gateway were stopped. Asked before
+    /// this gateway attaches the session for the first time.
+    async fn is_unfinished(&self, face: &Face) -> bool {
+        let known =
+            |session: Option<Arc<Session>>| session.is_some_and(|s| s.times_attached() > 0 || s.is_shared());
+        if self.id.get().is_none() || known(self.session()) {
+            return false;
+        }
+        let page = self.call_raw(face, unfinished::READ, unfinished::last_events(self.id())).await;
+        // By now it is at hand.
+        !known(self.session())
+            && page.is_ok_and(|page| unfinished::waits_for(jetway_wire::Value::new(&page)).is_some())
+    }
+
     /// Tells the CLI server again what it has to know of the session, which it has attached or will have.
     pub(super) async fn attach_again(&self, face: &Face) -> Result<(), Fault> {
         let _one = self.attaching.lock().await;
-        let params = self.profile().params(self.id.get());
-        face.door.call(&self.client, "session.create", &params).await.map(drop)
+        self.attach_now(face).await
     }
 
     /// Makes the session, shared with `members`, as `jetway` says. Returns its id, which may be of the cloud's choice.
@@ -234,6 +256,8 @@ impl Hub {
     fn close(&self, over: Over) {
         let how = match over {
             Over::Stopping => {
+                // What waits for people is there for the next gateway.
+                self.with(|state| state.requests.take());
                 self.client.cut_off();
                 Ending::Indeterminate
             }
