@@ -140,7 +140,7 @@ fuzz-slice:
 chaos:               ## Leases and turns under faults, at full length: 10,000 seeds, 10,000 turns, 100 promotions
 	deploy/setup test
 	LOCKD_SEEDS=10000 LOCKD_TURNS=10000 LOCKD_PROMOTIONS=100 cargo test -p jetway-lockd -- --nocapture
-	JETWAY_TURNS=10000 JETWAY_MOVES=1000 cargo test -p jetway-gateway --test leases -- --nocapture
+	JETWAY_TURNS=10000 JETWAY_MOVES=1000 cargo test -p jetway-gateway --test leases --test moving -- --nocapture
 
 overload:            ## Twice the capacity, and one greedy tenant, for SECONDS=600, by the figures of the checks
 	JETWAY_OVERLOAD_SECONDS=$(or $(SECONDS),600) cargo test --release -p jetway-gateway --test overload -- --nocapture --test-threads=1

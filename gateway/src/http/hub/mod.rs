@@ -256,8 +256,11 @@ impl Hub {
     fn close(&self, over: Over) {
         let how = match over {
             Over::Stopping => {
-                // What waits for people is there for the next gateway.
-                self.with(|state| state.requests.take());
+                // In a session with members the turn has a lease, which goes with this gateway.
+                let alone = self.session().is_some_and(|session| !session.is_shared());
+                if alone || !self.client.core().exclusive() {
+                    self.with(|state| state.requests.hand_on());
+                }
                 self.client.cut_off();
                 Ending::Indeterminate
             }

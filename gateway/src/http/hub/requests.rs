@@ -90,6 +90,11 @@ impl Requests {
         self.0.retain(|r| r.id != id);
     }
 
+    /// The next gateway finds the permissions again. A question ends with its CLI server's process.
+    pub(crate) fn hand_on(&mut self) {
+        self.0.retain(|request| request.matter == Matter::Question);
+    }
+
     /// Nobody waits for any answer.
     pub(crate) fn take(&mut self) -> Vec<String> {
         self.0.drain(..).map(|request| request.id).collect()
