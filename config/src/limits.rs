@@ -65,6 +65,9 @@ pub const JWKS_REFRESH: Duration = Duration::from_secs(600);
 /// How old a key set may be that cannot be fetched any more. An issuer may be down for a night.
 pub const JWKS_MAX_AGE: Duration = Duration::from_secs(24 * 3600);
 
+/// How long an ephemeral session is kept after its last use: its user may be at lunch, and its files are not wanted after.
+pub const EPHEMERAL_UNUSED: Duration = Duration::from_secs(3600);
+
 /// What a sandbox's own `/tmp` holds, in bytes: it is memory, and counts as its user's. Builds and package managers
 /// put some hundred MB there.
 pub const SANDBOX_TMP_BYTES: u64 = 512 << 20;

@@ -7,7 +7,7 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use jetway_config::{Identity, SessionId, UserId};
+use jetway_config::{Identity, SessionId, UserId, limits::EPHEMERAL_UNUSED};
 
 /// The longest session name, in characters. Clients show names in lists.
 pub const NAME_CHARS: usize = 200;
@@ -195,6 +195,14 @@ pub struct Lifetime {
     pub ends: Option<UnixMs>,
     /// When it was not used for so many milliseconds.
     pub unused_for: Option<u64>,
+}
+
+impl Lifetime {
+    /// A new session's, until more is said of it.
+    pub fn of_new(ephemeral: bool) -> Self {
+        let unused_for = ephemeral.then_some(EPHEMERAL_UNUSED.as_millis() as u64);
+        Self { ends: None, unused_for }
+    }
 }
 
 /// What the directory keeps of a session.

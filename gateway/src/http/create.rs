@@ -52,7 +52,7 @@ pub(super) struct Create {
     pub(super) working_directory: Option<String>,
     #[serde(default, deserialize_with = "object")]
     pub(super) config: Config,
-    /// It goes with its last user.
+    /// It is removed when it is completed, or was not used for an hour, unless `config` says otherwise.
     #[serde(default)]
     pub(super) ephemeral: bool,
     /// With whom it is shared.

@@ -109,12 +109,18 @@ impl Config {
     pub(crate) fn lifetime(&self, entry: &Entry) -> Lifetime {
         let span = |n: Option<u64>, ms: u64| n.filter(|n| *n > 0).map(|n| n.saturating_mul(ms));
         let after = |at: UnixMs, ms| UnixMs(at.0.saturating_add(ms));
-        let completed = entry.status == Status::Completed && self.auto_delete_on_complete == Some(true);
+        let completed = entry.status == Status::Completed && self.goes_when_completed(entry);
         let timeout = span(self.timeout_minutes, 60_000).map(|ms| after(entry.created, ms));
-        Lifetime {
-            ends: if completed { entry.ended.or(Some(entry.updated)) } else { timeout },
-            unused_for: span(self.auto_delete_after_hours, 3_600_000),
-        }
+        let unused_for = match self.auto_delete_after_hours {
+            None => Lifetime::of_new(entry.ephemeral).unused_for,
+            hours => span(hours, 3_600_000),
+        };
+        Lifetime { ends: if completed { entry.ended.or(Some(entry.updated)) } else { timeout }, unused_for }
+    }
+
+    /// Whether the session is removed when it is completed.
+    pub(crate) fn goes_when_completed(&self, entry: &Entry) -> bool {
+        self.auto_delete_on_complete.unwrap_or(entry.ephemeral)
     }
 
     /// When that is, as things stand, and why.

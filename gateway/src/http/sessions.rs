@@ -136,7 +136,7 @@ pub(super) struct Change {
     /// Likewise.
     #[schema(value_type = Option<std::collections::BTreeMap<String, Object>>)]
     mcp_servers: Option<BTreeMap<String, Map<String, Value>>>,
-    /// `completed`: it is done, and is removed if its `auto_delete_on_complete` says so.
+    /// `completed`: it is done, and is removed if it is ephemeral or its `auto_delete_on_complete` says so.
     #[schema(pattern = "^completed$")]
     status: Option<String>,
 }
@@ -258,7 +258,7 @@ impl Face {
             session.ended();
         }
         let profile = Profile::of(entry);
-        if profile.config.auto_delete_on_complete == Some(true) {
+        if profile.config.goes_when_completed(entry) {
             let mut entry = entry.clone();
             (entry.status, entry.ended) = (Status::Completed, Some(UnixMs::now()));
             // From here on it ends, whatever becomes of this gateway.

@@ -124,8 +124,10 @@ impl Model {
             fence,
             note: None,
         };
-        let (lifetime, due) = (Lifetime::default(), None);
-        let known = Known { entry: entry.clone(), claims: 1, lifetime, due, since: BTreeMap::new() };
+        let lifetime = Lifetime::of_new(new.ephemeral);
+        let mut known =
+            Known { entry: entry.clone(), claims: 1, lifetime, due: None, since: BTreeMap::new() };
+        known.set_due();
         self.0.insert(key.clone(), known);
         Ok(Claim { entry, fresh: true })
     }

@@ -50,7 +50,14 @@ async fn a_session_ends_when_its_time_is_over() {
     let make = async |config: Value| ada.create(json!({ "config": config })).await;
     let timed = make(json!({ "timeout_minutes": 60 })).await;
     let unused = make(json!({ "auto_delete_after_hours": 1 })).await;
-    let endless = make(json!({ "timeout_minutes": 0, "auto_delete_after_hours": 0 })).await;
+    let never = json!({ "timeout_minutes": 0, "auto_delete_after_hours": 0 });
+    let endless = ada.create(json!({ "config": never, "ephemeral": true })).await;
+    let ephemeral = ada.create(json!({ "ephemeral": true })).await;
+    // On the SDK port it is said to Jetway.
+    let mut client = Client::hello(gateway.sdk, "ada").await;
+    let params = json!({ "sessionId": "brief", "jetway": { "ephemeral": true } });
+    client.call("session.create", params).await.unwrap();
+    let brief = "brief".to_owned();
     // Whatever it does.
     let asking = {
         let (ada, messages) = (ada.clone(), format!("/api/v1/sessions/{timed}/messages"));
@@ -59,20 +66,21 @@ async fn a_session_ends_when_its_time_is_over() {
     when(&ada, &timed, |s| s["turn"]["status"] == "running").await;
     // Notes of its use are written down a moment later.
     tokio::time::sleep(Duration::from_millis(1500)).await;
-    for id in [&timed, &unused, &endless] {
+    for id in [&timed, &unused, &endless, &ephemeral, &brief] {
         age(&dir, id, 61);
     }
-    for (id, reason) in [(&timed, "timeout"), (&unused, "unused")] {
+    let over = [(&timed, "timeout"), (&unused, "unused"), (&ephemeral, "unused"), (&brief, "unused")];
+    for (id, reason) in over {
         let record = when(&ada, id, |s| s["status"] == "terminated").await;
         assert_eq!(record["reason"], reason, "{record}");
         assert!(record["ended_at"].is_string() && record["started_at"].is_string());
     }
     assert_eq!(asking.await.unwrap().json()["outcome"], "aborted");
     let deleted: Vec<_> = stub.received().into_iter().filter(|r| r.method == "session.delete").collect();
-    assert!(deleted.len() >= 2 && stub.stats(0).sessions == 1, "nothing is left of them: {deleted:?}");
+    assert!(deleted.len() >= 4 && stub.stats(0).sessions == 1, "nothing is left of them: {deleted:?}");
     assert_eq!(ada.ask(&endless, "still here?").await, "You said: still here?");
     let records = ada.get("/api/v1/sessions?status=terminated").await.json();
-    assert_eq!(records["sessions"].as_array().unwrap().len(), 2);
+    assert_eq!(records["sessions"].as_array().unwrap().len(), 4);
 }
 
 /// Of two gateways one ends a session, once.
@@ -132,9 +140,11 @@ async fn a_completed_session_runs_again_or_is_removed() {
     let again = when(&ada, &id, |s| s["status"] == "running").await;
     assert_eq!((&again["completed_at"], &again["ended_at"]), (&Value::Null, &Value::Null));
 
-    let brief = ada.create(json!({ "config": { "auto_delete_on_complete": true } })).await;
-    let removed = ada.patch(&format!("/api/v1/sessions/{brief}"), done).await.json();
-    assert_eq!((&removed["status"], &removed["reason"]), (&json!("terminated"), &json!("completed")));
+    for wish in [json!({ "config": { "auto_delete_on_complete": true } }), json!({ "ephemeral": true })] {
+        let brief = ada.create(wish).await;
+        let removed = ada.patch(&format!("/api/v1/sessions/{brief}"), done.clone()).await.json();
+        assert_eq!((&removed["status"], &removed["reason"]), (&json!("terminated"), &json!("completed")));
+    }
 }
 
 /// A record holds its id only until somebody makes a new session of it.

@@ -130,6 +130,7 @@ impl Redis {
         let mut call = of(&CLAIM, &key);
         put_place(&mut call, &new.place);
         call.arg(flag(new.ephemeral)).arg(at.0).arg(new.most);
+        call.arg(number(Lifetime::of_new(new.ephemeral).unused_for));
         let (answer, entry): (Answer, Option<Packed>) = parse::pair(self.run(&call).await?)?;
         let claimed = |fresh| {
             let entry = entry.ok_or(StoreError::Corrupt("claim"))?.entry()?;
@@ -189,7 +190,6 @@ impl Redis {
                 members.iter().fold(call, |call, m| call.arg(m.user.as_str()).arg(m.role.as_str()))
             }
             Change::Note(note, Lifetime { ends, unused_for }) => {
-                let number = |n: Option<u64>| n.map_or_else(String::new, |n| n.to_string());
                 call.arg("note").arg(note.as_deref().unwrap_or_default());
                 call.arg(number(ends.map(|at| at.0))).arg(number(*unused_for))
             }
@@ -312,6 +312,10 @@ fn put_place(call: &mut ScriptInvocation<'_>, place: &Place) {
 
 fn flag(on: bool) -> &'static str {
     if on { "1" } else { "0" }
+}
+
+fn number(n: Option<u64>) -> String {
+    n.map_or_else(String::new, |n| n.to_string())
 }
 
 fn nonsense() -> StoreError {

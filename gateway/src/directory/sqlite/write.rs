@@ -45,9 +45,9 @@ pub(super) fn claim(conn: &Connection, key: &Key, new: &New, at: UnixMs) -> Answ
     let (epoch, fence) = known.map_or((0, 0), |record| (record.epoch, record.fence));
     let mut insert = conn.prepare_cached(
         "INSERT INTO session (tenant, owner, id, status, server, state, exclusive, domain, ephemeral, claims,
-           created, updated, last_used, epoch, fence)
+           created, updated, last_used, epoch, fence, unused_for, due)
          VALUES (:tenant, :owner, :id, 'pending', :server, :state, :exclusive, :domain, :ephemeral, 1,
-           :at, :at, :at, :epoch, :fence)",
+           :at, :at, :at, :epoch, :fence, :unused_for, :at + :unused_for)",
     )?;
     insert.execute(named_params! {
         ":tenant": key.owner.tenant.as_str(),
@@ -61,6 +61,7 @@ pub(super) fn claim(conn: &Connection, key: &Key, new: &New, at: UnixMs) -> Answ
         ":at": at.0 as i64,
         ":epoch": epoch as i64 + 1,
         ":fence": fence as i64,
+        ":unused_for": Lifetime::of_new(*ephemeral).unused_for.map(|ms| ms as i64),
     })?;
     Ok(Ok(Claim { entry: present(conn, key)?, fresh: true }))
 }
