@@ -200,6 +200,17 @@ async function checkModel(model, order) {
   }
 }
 
+/** Between two turns of somebody there are a few of each of the others': gateways hand the session to and fro. */
+function checkFair(order) {
+  const last = new Map();
+  for (const [at, nonce] of order.entries()) {
+    const [user] = nonce.split("-turn-");
+    const between = at - (last.get(user) ?? -1) - 1;
+    assert.ok(between <= 3 * users, `${between} turns of others before ${nonce}: ${order.join(" ")}`);
+    last.set(user, at);
+  }
+}
+
 /** Everyone saw every event, in the same order, and heard whose each turn was. */
 function checkClients(people, events, order) {
   const own = new Set(order);
@@ -258,6 +269,7 @@ async function run(dir) {
     for (const person of people) await person.until(() => all(person), "what the others have seen");
     const events = persisted(stand.home, people[0].session.sessionId);
     const order = checkFile(events, waits.map(({ nonce }) => nonce));
+    checkFair(order);
     await checkModel(stand.model, order);
     checkClients(people, events, order);
     const ms = waits.map(({ ms }) => ms);

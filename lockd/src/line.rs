@@ -38,6 +38,7 @@ impl<'a> InLine<'a> {
             place: None,
             hint: None,
             hinted: Arc::clone(&hinted),
+            wanted: false,
         };
         lockd.book().waiters.insert(enter.ticket.seq, waiter);
         metrics::waiting(Level::Lease, 1.0);
@@ -89,10 +90,10 @@ impl<'a> InLine<'a> {
         let Enter { key, ticket, who, .. } = self.enter;
         let authority = Authority::new(key.clone(), *ticket, fence, who.clone(), self.lockd.base);
         authority.extend(until);
-        if wanted {
+        let mut book = self.lockd.book();
+        if wanted || book.waiters.get(&ticket.seq).is_some_and(|waiter| waiter.wanted) {
             authority.set_wanted();
         }
-        let mut book = self.lockd.book();
         book.leases.insert(ticket.seq, authority.clone());
         if book.watch.hold(self.lockd.now(), ticket.seq, fence, until) {
             self.lockd.watch_changed.notify_one();
