@@ -155,7 +155,14 @@ function killOf(dir, user) {
       return false; // Not a process, or it ended.
     }
   });
-  for (const pid of pids) process.kill(Number(pid), "SIGKILL");
+  for (const pid of pids) {
+    try {
+      process.kill(Number(pid), "SIGKILL");
+    } catch (error) {
+      // One goes with another.
+      if (error.code !== "ESRCH") throw error;
+    }
+  }
   return pids.length;
 }
 
