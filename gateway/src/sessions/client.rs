@@ -283,12 +283,12 @@ impl Client {
         }
     }
 
-    /// Drops what was asked in a session's turn that is lost.
     /// Whether that leg asked something that the client has not answered.
     pub(crate) fn is_asked_by(&self, leg: &Arc<Leg>) -> bool {
         lock(&self.asked).of(leg) > 0
     }
 
+    /// Drops what was asked in a session's turn that is lost.
     pub(crate) fn forget_questions(&self, session: &Session) {
         lock(&self.asked).lapse(session);
     }

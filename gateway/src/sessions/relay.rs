@@ -366,14 +366,14 @@ fn settle(leg: &Arc<Leg>, client: &Arc<Client>, lost: &Lost) {
         warn!(backend = %leg.server().id(), cause = %lost, requests = waiting.len(), sessions = routes.len(), "leg lost");
     }
     // What waits for nothing but the client may go on; whatever is on its way to the server may act there.
-    let goes_on = |route: &mut Route| route.requests(|r| r.wait()) && route.session.strand(leg.id());
-    let mut rest = routes.clone();
-    let stranded =
-        rest.extract_if(.., |route| stays && !asked && waiting.is_empty() && goes_on(route)).collect();
+    let may = stays && !asked && waiting.is_empty();
+    let goes_on = |route: &Route| may && route.requests(|r| r.wait()) && route.session.strand(leg.id());
+    let revives = stays && !routes.is_empty();
+    let (stranded, rest): (Vec<_>, Vec<_>) = routes.into_iter().partition(goes_on);
     let out = ended(waiting, &rest);
     // What does not fit now goes with the next write; the amount is bounded by what was in flight.
     let _ = client.send(&out);
-    if stays && !routes.is_empty() {
+    if revives {
         revival::revive_all(client.clone(), stranded);
     }
 }

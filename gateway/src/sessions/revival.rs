@@ -259,9 +259,10 @@ async fn attach_again(client: &Arc<Client>, route: Route) -> Result<ServerId, Re
         return Err(refusal);
     }
     if goes_on && !route.session.turns_go_on(leg.id()) {
-        // It took too long: the client has heard that its turn is lost.
+        // It took too long: the client has heard that its turn is lost. Awaited, for an abort drops what waits, and
+        // the client may ask for the next.
         let named = serde_json::json!({ "sessionId": id }).to_string();
-        leg.tell("session.abort", named.as_bytes());
+        let _ = leg.call("session.abort", named.as_bytes()).await;
     }
     if !client.awake_on(leg, &route.session) {
         return Err(Refusal::Overloaded(Limit::ServerStart, RETRY_AFTER));

@@ -27,7 +27,7 @@ pub(crate) fn last_events(session: &str) -> serde_json::Value {
 pub(super) async fn can_go_on(route: &Route, leg: &Leg) -> bool {
     let params = last_events(route.id().as_str()).to_string();
     let Ok(Ok(page)) = leg.call(READ, params.as_bytes()).await else { return false };
-    match waits_for(Value::new(&page)) {
+    match waits_for(Value::new(&page), true) {
         Some(open) => route.requests(|requests| requests.are_open(&open)),
         None => false,
     }
@@ -41,8 +41,9 @@ struct Call {
 }
 
 /// The ids of what a session's people are asked, if that is all that its turn waits for. Reads the last events of its
-/// journal, oldest first.
-pub(crate) fn waits_for(page: Value<'_>) -> Option<Vec<Box<str>>> {
+/// journal, oldest first. `tools`: whether whoever has the tools that a client brought is still there to answer; if
+/// not, a call of one is like any that is under way.
+pub(crate) fn waits_for(page: Value<'_>, tools: bool) -> Option<Vec<Box<str>>> {
     let mut calls: Vec<Call> = Vec::new();
     let mut whole = page.get("hasMore").and_then(Value::as_bool) == Some(false);
     for event in page.get("events")?.elements() {
@@ -61,7 +62,7 @@ pub(crate) fn waits_for(page: Value<'_>) -> Option<Vec<Box<str>>> {
                 let call = text(data.get("permissionRequest").and_then(|asked| asked.get("toolCallId")))?;
                 asked(&mut calls, &call, id("requestId")?);
             }
-            "external_tool.requested" => asked(&mut calls, &id("toolCallId")?, id("requestId")?),
+            "external_tool.requested" if tools => asked(&mut calls, &id("toolCallId")?, id("requestId")?),
             // Answered: from now on the call itself is under way, until it has a result.
             "permission.completed" | "external_tool.completed" => {
                 let request = id("requestId");
@@ -114,7 +115,7 @@ mod tests {
 
     fn judged(events: &[serde_json::Value], has_more: bool) -> Option<Vec<String>> {
         let page = json!({ "events": events, "hasMore": has_more }).to_string();
-        let open = waits_for(Value::new(page.as_bytes()))?;
+        let open = waits_for(Value::new(page.as_bytes()), true)?;
         Some(open.into_iter().map(String::from).collect())
     }
 
@@ -157,6 +158,16 @@ mod tests {
         events.push(permission("unknown", "q"));
         assert_eq!(judged(&events, false), None);
         assert_eq!(judged(&[json!({ "type": "user.message" })], false), None);
-        assert!(waits_for(Value::new(br#"{"cursorStatus":"expired"}"#)).is_none());
+        assert!(waits_for(Value::new(br#"{"cursorStatus":"expired"}"#), true).is_none());
+        let page = |event| {
+            let mut events = calling(&["a"]);
+            events.push(event);
+            json!({ "events": events, "hasMore": false }).to_string()
+        };
+        assert!(
+            waits_for(Value::new(page(tool("a", "t")).as_bytes()), false).is_none(),
+            "nobody has the tool"
+        );
+        assert!(waits_for(Value::new(page(permission("a", "p")).as_bytes()), false).is_some());
     }
 }

@@ -179,9 +179,9 @@ impl Hub {
             return false;
         }
         let page = self.call_raw(face, unfinished::READ, unfinished::last_events(self.id())).await;
-        // By now it is at hand.
-        !known(self.session())
-            && page.is_ok_and(|page| unfinished::waits_for(jetway_wire::Value::new(&page)).is_some())
+        // By now it is at hand. This port brings no tools: it would wait for a call of one for ever.
+        let waits = |page: Box<[u8]>| unfinished::waits_for(jetway_wire::Value::new(&page), false).is_some();
+        !known(self.session()) && page.is_ok_and(waits)
     }
 
     /// Tells the CLI server again what it has to know of the session, which it has attached or will have.
