@@ -83,6 +83,21 @@ async fn a_process_killed_while_idle_is_not_missed() {
     println!("failover of an idle process, kill to the end of the next turn: {ended:?}");
 }
 
+/// Others may act in the session by then: what they do is not to be missed.
+#[tokio::test(flavor = "multi_thread")]
+async fn where_somebody_is_attached_it_comes_back_unasked() {
+    let Some(scene) = Scene::start("where_somebody_is_attached_it_comes_back_unasked").await else { return };
+    let mut ada = scene.session("ada", "s").await;
+    assert_eq!(ada.turn("s", "first").await, "You said: first");
+    for _ in 0..3 {
+        scene.kill_all().await;
+        let back = || !bearing(&scene.state.path().display().to_string()).is_empty();
+        common::until("another process", back).await;
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+    assert_eq!(ada.turn("s", "second").await, "You said: second");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_session_without_a_message_is_made_again() {
     let Some(scene) = Scene::start("a_session_without_a_message_is_made_again").await else { return };

@@ -6,22 +6,16 @@ import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 
 import { deferred, waitingTool } from "./fixtures.mjs";
-import { conformance, until } from "./harness.mjs";
+import { conformance, lose, until } from "./harness.mjs";
 
-const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
-
-/** Ends the CLI process of `user`, once what it told is on its disk; an answer on its way to it would be lost too. */
-async function lose(t, user) {
-  if (!t.target.kill) return;
-  await sleep(500);
-  assert.ok(t.target.kill(user) > 0, "no process was killed");
-  await sleep(200);
+function said({ recorder }) {
+  assert.deepEqual(recorder.of("session.error"), []);
+  return recorder.of("assistant.message").at(-1).data.content;
 }
 
 async function ends(recorder) {
   await recorder.settled();
-  assert.deepEqual(recorder.of("session.error"), []);
-  return recorder.of("assistant.message").at(-1).data.content;
+  return said({ recorder });
 }
 
 async function read(config, name) {
@@ -57,6 +51,27 @@ conformance("failover", {
     await lose(t, "asked");
     answer.resolve({ kind: "approve-once" });
     return { answer: await ends(recorder), made: await read(config, "made") };
+  },
+
+  "a person who is asked by two clients while their CLI process is killed": async (t) => {
+    const asked = [deferred(), deferred()];
+    const answer = deferred();
+    const open = (n) => ({
+      onPermissionRequest: (request) => {
+        asked[n].resolve(request);
+        return n ? answer.promise : { kind: "no-result" };
+      },
+    });
+    const one = await t.session(await t.client("two"), open(0));
+    await one.session.send({ prompt: "hello" });
+    await one.recorder.settled();
+    const two = await t.resume(await t.client("two"), one.config, open(1));
+    await one.session.send({ prompt: `${SHELL}[[then]][[say made it]]` });
+    await Promise.all(asked.map(({ promise }) => promise));
+    await lose(t, "two");
+    answer.resolve({ kind: "approve-once" });
+    await one.recorder.settled(2);
+    return { answers: [one, two].map(said), made: await read(one.config, "made") };
   },
 
   // Whoever ran it again would do what it does twice.

@@ -216,6 +216,19 @@ export function conformance(group, cases, { concurrency = 4 } = {}) {
   });
 }
 
+const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
+
+/**
+ * Ends the CLI process of `user`, where only Jetway outlives that: once what it told is on its disk, and with no answer
+ * on its way to it, which would be lost too.
+ */
+export async function lose(t, user) {
+  if (!t.target.kill) return;
+  await sleep(500);
+  assert.ok(t.target.kill(user) > 0, "no process was killed");
+  await sleep(200);
+}
+
 /** A turn's final text. */
 export async function say(session, prompt, options = {}) {
   const message = await session.sendAndWait({ prompt, ...options }, PATIENCE_MS);

@@ -4,8 +4,8 @@
 import assert from "node:assert/strict";
 import { after, before, describe, it } from "node:test";
 
-import { echo } from "./fixtures.mjs";
-import { Scene, say, until } from "./harness.mjs";
+import { deferred, echo, waitingTool } from "./fixtures.mjs";
+import { Scene, lose, say, until } from "./harness.mjs";
 import { startModel, startTarget } from "./processes.mjs";
 import { Wire } from "./wire.mjs";
 
@@ -112,6 +112,36 @@ describe("shared sessions", () => {
       // Nothing else ran when it came.
       assert.equal(own().data.delivery, "idle", what);
     }
+  });
+
+  run("a turn that waits for its people outlives its CLI process", async (t) => {
+    const [asked, answer] = [deferred(), deferred()];
+    const onPermissionRequest = (request) => {
+      asked.resolve(request);
+      return answer.promise;
+    };
+    const ada = await t.session(await t.client("ada"), { onPermissionRequest });
+    await say(ada.session, "hello");
+    await t.share(ada.config.sessionId, "ada", "bob");
+    const { tool, called, release } = waitingTool();
+    const bob = await t.resume(await t.client("bob"), ada.config, { tools: [tool] });
+
+    // Ada is asked whether a tool of bob's may run in her turn; then it does. Each time their process is killed.
+    const id = await ada.session.send({ prompt: "[[tool wait]]" });
+    await asked.promise;
+    const next = bob.session.send({ prompt: "[[say and now bob]]" });
+    await lose(t, "ada");
+    answer.resolve({ kind: "approve-once" });
+    await called;
+    await lose(t, "ada");
+    release("late");
+
+    const said = ({ recorder }) => recorder.of("assistant.message").map(({ data }) => data.content);
+    await until(() => [ada, bob].every((who) => said(who).at(-1) === "and now bob"), "bob's turn");
+    assert.match(said(bob).at(-2), /returned: late/);
+    const begun = bob.recorder.of("user.message").map(({ data }) => data.messageId);
+    assert.deepEqual(begun.slice(-2), [id, await next]);
+    for (const { recorder } of [ada, bob]) assert.deepEqual(recorder.of("session.error"), []);
   });
 
   run("turns that would begin by themselves are refused", async (t) => {

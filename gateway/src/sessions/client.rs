@@ -414,18 +414,25 @@ impl Client {
 
     /// The same, as it is attached there.
     pub(crate) async fn leg_at(self: &Arc<Self>, session: &Session) -> Result<Arc<Leg>, Refusal> {
-        if let Some(leg) = self.leg_to(session) {
-            return Ok(leg);
-        }
-        let server = session.server();
-        match self.core.pool.attach(&server) {
-            Ok(server) => self.open(server).await.map(|(leg, _)| leg),
-            // Another's process may have to be started first.
-            Err(_) if self.core.exclusive() && !session.is_of(self.who()) => {
-                let server = idle::home(&self.core, &session.key.owner).await.map_err(|e| refused(&e))?;
-                self.open(server).await.map(|(leg, _)| leg)
+        let mut tries = 1..HOME_TRIES;
+        loop {
+            if let Some(leg) = self.leg_to(session) {
+                return Ok(leg);
             }
-            Err(_) => self.home().await,
+            let server = match self.core.pool.attach(&session.server()) {
+                Ok(server) => server,
+                // Another's process may have to be started first.
+                Err(_) if self.core.exclusive() && !session.is_of(self.who()) => {
+                    idle::home(&self.core, &session.key.owner).await.map_err(|e| refused(&e))?
+                }
+                Err(_) => return self.home().await,
+            };
+            match self.open(server).await {
+                Ok((leg, _)) => return Ok(leg),
+                // The process was lost and nobody had noticed yet.
+                Err(_) if self.core.exclusive() && tries.next().is_some() => sleep(HOME_PAUSE).await,
+                Err(refusal) => return Err(refusal),
+            }
         }
     }
 

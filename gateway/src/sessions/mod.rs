@@ -22,6 +22,7 @@ pub(crate) mod resting;
 pub(crate) mod revival;
 pub(crate) mod room;
 pub(crate) mod scribe;
+pub(crate) mod stranded;
 pub(crate) mod tools;
 pub(crate) mod turn;
 pub(crate) mod unfinished;

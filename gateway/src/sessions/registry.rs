@@ -23,6 +23,7 @@ use super::{
     bounds::Terms,
     cloud::Agent,
     room::{Crowded, Live, Most, Room},
+    stranded::Stand,
     turn::{Outcome, TurnId, Turns},
 };
 use crate::{
@@ -84,8 +85,7 @@ struct State {
     /// Somebody had its CLI server close it, and nobody has attached it since.
     closed: bool,
     turns: Turns,
-    /// Their CLI process is lost, and they may go on in another.
-    stranded: bool,
+    stand: Stand,
     /// Room for the turns that run; one for all, since the CLI works them off one after the other.
     permit: Option<Arc<Permit>>,
     /// When its last turn ended.
@@ -177,7 +177,7 @@ impl Registry {
                 times: 0,
                 closed: false,
                 turns: Turns::default(),
-                stranded: false,
+                stand: Stand::default(),
                 last_turn: None,
                 permit: None,
             };
@@ -448,7 +448,7 @@ impl Session {
         first
     }
 
-    /// One less is. When none is left the CLI stops the session, and its turns with it.
+    /// One less is. When none is left the CLI stops the session, and its turns with it; unless these are to go on.
     pub(crate) fn detach(&self, why: Outcome) {
         let mut state = self.lock();
         if state.attached == 0 {
@@ -457,8 +457,10 @@ impl Session {
         state.attached -= 1;
         if state.attached == 0 {
             self.counters.live.less(&state.server, &self.key.owner.tenant);
-            let ended = state.turns.end_all(why, Instant::now());
-            self.report(&mut state, ended);
+            if !state.stand.left_by_all() {
+                let ended = state.turns.end_all(why, Instant::now());
+                self.report(&mut state, ended);
+            }
         } else if !state.turns.is_idle() || !state.members.is_empty() {
             self.note_left();
         }

@@ -358,6 +358,10 @@ fn settle(leg: &Arc<Leg>, client: &Arc<Client>, lost: &Lost) {
     if client.core().exclusive() && !routes.is_empty() {
         bounds::on_loss(client.core(), leg, routes.iter().map(|route| route.session.clone()).collect());
     }
+    // What waits for nothing but the client may go on; whatever is on its way to the server may act there.
+    if asked || !waiting.is_empty() {
+        routes.iter().for_each(|route| route.session.acting());
+    }
     if client.is_gone() {
         routes.iter().for_each(|r| r.session.detach(Outcome::Aborted));
         return;
@@ -365,11 +369,9 @@ fn settle(leg: &Arc<Leg>, client: &Arc<Client>, lost: &Lost) {
     if !waiting.is_empty() || !routes.is_empty() {
         warn!(backend = %leg.server().id(), cause = %lost, requests = waiting.len(), sessions = routes.len(), "leg lost");
     }
-    // What waits for nothing but the client may go on; whatever is on its way to the server may act there.
-    let may = stays && !asked && waiting.is_empty();
-    let goes_on = |route: &Route| may && route.requests(|r| r.wait()) && route.session.strand(leg.id());
     let revives = stays && !routes.is_empty();
-    let (stranded, rest): (Vec<_>, Vec<_>) = routes.into_iter().partition(goes_on);
+    let may_go_on = |route: &Route| stays && route.session.strand().map(|hope| route.hopes(hope)).is_some();
+    let (stranded, rest): (Vec<_>, Vec<_>) = routes.into_iter().partition(may_go_on);
     let out = ended(waiting, &rest);
     // What does not fit now goes with the next write; the amount is bounded by what was in flight.
     let _ = client.send(&out);

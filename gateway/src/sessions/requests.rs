@@ -29,8 +29,6 @@ pub(crate) struct Open {
     frame: Box<[u8]>,
     /// The client has not seen it.
     held: bool,
-    /// An answer is on its way, so what it leads to may be under way too.
-    answering: bool,
 }
 
 /// The requests of a session that are not answered, as one client sees them.
@@ -61,21 +59,6 @@ impl Requests {
         let open = self.open.iter_mut().find(|open| *open.id == *id && open.held)?;
         open.held = false;
         Some(open.frame.clone())
-    }
-
-    /// An answer of the client's is sent on.
-    pub(crate) fn answering(&mut self, id: &str) {
-        self.open.iter_mut().filter(|open| *open.id == *id).for_each(|open| open.answering = true);
-    }
-
-    /// Whether something is open, and no answer on its way.
-    pub(crate) fn wait(&self) -> bool {
-        !self.open.is_empty() && self.open.iter().all(|open| !open.answering)
-    }
-
-    /// Whether exactly those wait, and no answer is on its way.
-    pub(crate) fn are_open(&self, ids: &[Box<str>]) -> bool {
-        self.wait() && self.open.len() == ids.len() && self.open.iter().all(|open| ids.contains(&open.id))
     }
 
     /// The turn in which they were asked is lost.
@@ -109,6 +92,7 @@ pub(crate) fn on_event(
         return out.extend_from_slice(frame.raw);
     };
     if event.turn == Turn::Answered {
+        route.session.answered(&id);
         if let Some(unseen) = route.requests(|requests| requests.answered(&id)) {
             out.extend_from_slice(&unseen);
         }
@@ -117,7 +101,8 @@ pub(crate) fn on_event(
     let session = &route.session;
     let own = session.turn_of().as_ref() == Some(&client.who().user) || session.runs_on(leg.id());
     let held = session.is_shared() && !own;
-    let open = Open { id: id.clone(), frame: frame.raw.into(), held, answering: false };
+    session.asked(&id);
+    let open = Open { id: id.clone(), frame: frame.raw.into(), held };
     route.requests(|requests| requests.open(open));
     if held {
         release_later(client, route, id);
@@ -152,7 +137,7 @@ mod tests {
     use super::*;
 
     fn open(id: &str, held: bool) -> Open {
-        Open { id: id.into(), frame: id.as_bytes().into(), held, answering: false }
+        Open { id: id.into(), frame: id.as_bytes().into(), held }
     }
 
     #[test]
@@ -177,20 +162,6 @@ mod tests {
         requests.open(open("new", false));
         assert!(requests.has_lapsed("lost") && !requests.has_lapsed("new"));
         assert_eq!(requests.release("lost"), None);
-    }
-
-    #[test]
-    fn what_is_being_answered_does_not_wait() {
-        let mut requests = Requests::default();
-        assert!(!requests.wait());
-        requests.open(open("a", false));
-        requests.open(open("b", false));
-        assert!(requests.wait() && requests.are_open(&["b".into(), "a".into()]));
-        assert!(!requests.are_open(&["a".into()]) && !requests.are_open(&["a".into(), "c".into()]));
-        requests.answering("a");
-        assert!(!requests.wait() && !requests.are_open(&["b".into(), "a".into()]));
-        assert_eq!(requests.answered("a"), None);
-        assert!(requests.are_open(&["b".into()]));
     }
 
     #[test]

@@ -17,7 +17,7 @@ use jetway_wire::{Value, json};
 
 use super::{
     client::Client, idle, leg::Leg, pending::Answer, placing, registry::Session, relay, requests::Requests,
-    tools, turn::Outcome, unfinished,
+    stranded::Hope, tools, turn::Outcome, unfinished,
 };
 use crate::{
     metrics,
@@ -91,6 +91,8 @@ struct Since {
     /// An idle that its client has not heard, for a prompt of its own waits.
     idle: Option<Box<[u8]>>,
     requests: Requests,
+    /// Its client has lost a turn, which may go on yet.
+    hope: Option<Arc<Hope>>,
 }
 
 impl Route {
@@ -128,6 +130,11 @@ impl Route {
     /// The idle that was kept back.
     pub(crate) fn held_idle(&self) -> Option<Box<[u8]>> {
         self.since().idle.take()
+    }
+
+    /// Its client has lost a turn that may go on yet.
+    pub(crate) fn hopes(&self, hope: Arc<Hope>) {
+        self.since().hope = Some(hope);
     }
 
     /// Notes whether tools that its client brought are left out.
@@ -249,31 +256,46 @@ async fn attach_again(client: &Arc<Client>, route: Route) -> Result<ServerId, Re
     let (leg, id) = (&spot.leg, route.id().clone());
     // Its events come before the reply; they are let through from now on.
     leg.route(route.clone());
-    let goes_on = route.session.is_stranded() && unfinished::can_go_on(&route, leg).await;
+    let goes_on = unfinished::can_go_on(&route, leg).await;
     if !goes_on {
         give_up(client, &route);
     }
     if let Err(refusal) = route.attach_again(leg, goes_on).await {
         give_up(client, &route);
+        // It may go on for others who have lost it; not for this client.
+        tell_lost(client, &route);
         leg.unroute(&id, Outcome::Aborted);
         return Err(refusal);
     }
     if goes_on && !route.session.turns_go_on(leg.id()) {
+        give_up(client, &route);
         // It took too long: the client has heard that its turn is lost. Awaited, for an abort drops what waits, and
         // the client may ask for the next.
         let named = serde_json::json!({ "sessionId": id }).to_string();
         let _ = leg.call("session.abort", named.as_bytes()).await;
     }
+    route.since().hope = None;
     if !client.awake_on(leg, &route.session) {
         return Err(Refusal::Overloaded(Limit::ServerStart, RETRY_AFTER));
     }
     Ok(leg.server().id().clone())
 }
 
-/// The turn whose CLI process was lost does not go on in another; its client hears so, if it has not.
+/// If a turn that the client has lost was to go on and has not yet, it does not any more. If it does not, by whomever
+/// that was given up, the client hears so.
 fn give_up(client: &Client, route: &Route) {
-    if route.session.turns_given_up() {
-        route.requests(|requests| requests.lapse());
+    let hope = route.since().hope.clone();
+    if hope.is_some_and(|hope| route.session.give_up(&hope)) {
+        tell_lost(client, route);
+    }
+}
+
+/// Tells the client that its turn is lost, unless it has heard so.
+fn tell_lost(client: &Client, route: &Route) {
+    let mut since = route.since();
+    if since.hope.take().is_some() {
+        since.requests.lapse();
+        drop(since);
         let mut out = Vec::new();
         relay::write_turn_lost(&route.session, &mut out);
         let _ = client.send(&out);

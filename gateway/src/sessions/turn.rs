@@ -247,9 +247,9 @@ impl Turns {
         self.running.iter_mut().for_each(|turn| turn.leg = to);
     }
 
-    /// Whether all that run have begun by `leg`.
-    pub(crate) fn all_begun_by(&self, leg: LegId) -> bool {
-        !self.is_idle() && self.running.iter().all(|turn| turn.leg == leg && turn.progress == Progress::Begun)
+    /// Whether some run, and all have begun.
+    pub(crate) fn all_begun(&self) -> bool {
+        !self.is_idle() && self.running.iter().all(|turn| turn.progress == Progress::Begun)
     }
 
     /// The legs by which the prompts of those that run went.
@@ -450,13 +450,13 @@ mod tests {
     #[test]
     fn a_turn_goes_on_by_another_leg() {
         let (mut turns, now) = asked([1]);
-        assert!(!turns.all_begun_by(LEG));
+        assert!(!turns.all_begun());
         starts(&mut turns, 1, now);
-        assert!(turns.all_begun_by(LEG) && !turns.all_begun_by(OTHER));
+        assert!(turns.all_begun());
         turns.go_on(OTHER);
         assert!(turns.idle(LEG, false, now).is_empty() && !turns.ask());
         assert_eq!(outcomes(turns.idle(OTHER, false, now)), [(1, Outcome::Completed)]);
-        assert!(!turns.all_begun_by(OTHER));
+        assert!(!turns.all_begun());
     }
 
     #[test]

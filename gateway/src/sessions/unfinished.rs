@@ -23,14 +23,14 @@ pub(crate) fn last_events(session: &str) -> serde_json::Value {
 }
 
 /// Whether the turn in which a session's CLI process was lost can go on, as the process at the other end of `leg`
-/// reads in the session's journal; and all that was open then its client can still answer.
+/// reads in the session's journal; which must agree with what was seen until then.
 pub(super) async fn can_go_on(route: &Route, leg: &Leg) -> bool {
+    if !route.session.is_stranded() {
+        return false;
+    }
     let params = last_events(route.id().as_str()).to_string();
     let Ok(Ok(page)) = leg.call(READ, params.as_bytes()).await else { return false };
-    match waits_for(Value::new(&page), true) {
-        Some(open) => route.requests(|requests| requests.are_open(&open)),
-        None => false,
-    }
+    waits_for(Value::new(&page), true).is_some_and(|open| route.session.may_go_on(&open))
 }
 
 /// A tool call that has no result yet.

@@ -189,7 +189,7 @@ fn prepare(call: &mut Call, leg: &Arc<Leg>) -> Result<Then, Refusal> {
         return Err(Refusal::Indeterminate { session: Some(session.key.id.clone()), turn: None });
     }
     if call.method.name.contains(".handlePending") {
-        note_answer(call, &session, leg);
+        note_answer(call, &session);
     }
     Ok(match call.method.name {
         "session.detach" | "session.destroy" => {
@@ -216,10 +216,9 @@ fn prepare(call: &mut Call, leg: &Arc<Leg>) -> Result<Then, Refusal> {
 }
 
 /// The call answers what a turn asked: what it waited for may be under way from now on.
-fn note_answer(call: &Call, session: &Session, leg: &Leg) {
-    let asked = call.request.params().and_then(|p| p.get("requestId")).and_then(Value::as_str);
-    if let Some((id, route)) = asked.zip(leg.route_to(session.key.id.as_str())) {
-        route.requests(|requests| requests.answering(&id));
+fn note_answer(call: &Call, session: &Session) {
+    if let Some(id) = call.request.params().and_then(|p| p.get("requestId")).and_then(Value::as_str) {
+        session.answered(&id);
     }
 }
 

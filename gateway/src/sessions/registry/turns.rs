@@ -17,6 +17,7 @@ use crate::{
     metrics,
     sessions::{
         lease::Lease,
+        stranded::Hope,
         turn::{Ended, LegId, Outcome, TurnId},
     },
 };
@@ -54,9 +55,10 @@ impl Session {
         self.lock().turns.awaits(leg)
     }
 
-    /// The legs that will tell when the turns that run have ended.
+    /// The legs that will tell when the turns that run have ended; none, if all are lost.
     pub(crate) fn turns_hang_on(&self) -> Vec<LegId> {
-        self.lock().turns.legs().collect()
+        let state = self.lock();
+        state.turns.legs().filter(|_| !state.stand.is_stranded()).collect()
     }
 
     /// The leg `from` is gone: what runs is to be asked about on another.
@@ -64,40 +66,71 @@ impl Session {
         self.lock().turns.adopt(from, to);
     }
 
-    /// The CLI process is lost by whose connection `leg` alone it was attached. Its turns may go on in another,
-    /// unless others take part: then their leases and connections would have to as well.
-    pub(crate) fn strand(&self, leg: LegId) -> bool {
+    /// Its people are asked for something.
+    pub(crate) fn asked(&self, id: &str) {
+        self.lock().stand.asked(id);
+    }
+
+    /// Somebody has answered.
+    pub(crate) fn answered(&self, id: &str) {
+        self.lock().stand.answered(id);
+    }
+
+    /// A connection is lost by which something about it was on its way to the CLI.
+    pub(crate) fn acting(&self) {
         let mut state = self.lock();
-        if state.attached != 1 || !state.members.is_empty() || !state.turns.all_begun_by(leg) {
-            return false;
+        if !state.turns.is_idle() {
+            state.stand.acting();
         }
-        state.attached = 0;
-        state.stranded = true;
-        self.counters.live.less(&state.server, &self.key.owner.tenant);
-        true
+    }
+
+    /// A connection by which it was attached is lost, most likely with its CLI process; its client brings it back. If
+    /// its turns may go on then they are not over: what its client may hope for.
+    pub(crate) fn strand(&self) -> Option<Arc<Hope>> {
+        let mut state = self.lock();
+        if state.attached == 0 || !state.stand.waits() || !state.turns.all_begun() {
+            return None;
+        }
+        state.attached -= 1;
+        let last = state.attached == 0;
+        if last {
+            self.counters.live.less(&state.server, &self.key.owner.tenant);
+        }
+        Some(state.stand.strand(last))
+    }
+
+    /// Whether its turns are stranded, and wait for nothing but what a journal says is open.
+    pub(crate) fn may_go_on(&self, open: &[Box<str>]) -> bool {
+        let state = self.lock();
+        state.stand.is_stranded() && state.stand.agrees(open)
     }
 
     pub(crate) fn is_stranded(&self) -> bool {
-        self.lock().stranded
+        self.lock().stand.is_stranded()
     }
 
     /// They go on by `leg`. Returns whether they were still to.
     pub(crate) fn turns_go_on(&self, leg: LegId) -> bool {
         let mut state = self.lock();
-        if state.stranded {
+        let go_on = state.stand.go_on();
+        if go_on {
             state.turns.go_on(leg);
         }
-        std::mem::take(&mut state.stranded)
+        go_on
     }
 
-    /// They do not go on. Returns whether they still were to.
-    pub(crate) fn turns_given_up(&self) -> bool {
+    /// Gives up that they go on for those who have lost them. Returns whether that is given up, by whomever.
+    pub(crate) fn give_up(&self, hope: &Arc<Hope>) -> bool {
         let mut state = self.lock();
-        if state.stranded {
+        if state.stand.is_stranded() && state.stand.is_hoped_for(hope) {
             let ended = state.turns.end_all(Outcome::Indeterminate, Instant::now());
             self.report(&mut state, ended);
+        } else if state.stand.is_hoped_for(hope) {
+            // The process is still there: they go on for those who have it attached.
+            state.stand.give_up();
+            self.note_left();
         }
-        std::mem::take(&mut state.stranded)
+        hope.is_given_up()
     }
 
     /// Its CLI server has closed it, whoever is attached: nothing runs in it any more.
@@ -227,6 +260,7 @@ impl Session {
     pub(super) fn report(&self, state: &mut State, ended: impl IntoIterator<Item = Ended>) {
         if state.turns.is_idle() {
             state.permit = None;
+            state.stand.end();
         }
         for turn in ended {
             state.last_turn = Some(Instant::now());
