@@ -138,6 +138,25 @@ async fn steering_joins_the_turn_that_runs() {
     assert_eq!((&sent["mode"], &sent["prompt"]), (&json!("immediate"), &json!("mind this")));
 }
 
+/// It is a turn like any other: while one runs there is nothing to go on with.
+#[tokio::test]
+async fn going_on_with_what_waits_is_a_turn() {
+    let (stub, gateway) = start_fleet(1, "").await;
+    let mut people = room(&gateway, "wait", &["ada", "bob"]).await;
+    let resume = json!({ "sessionId": "room", "continuePendingWork": true });
+    let asked = || {
+        let sent = stub.received().into_iter().rfind(|r| r.method == "session.resume").unwrap();
+        sent.params.contains("continuePendingWork")
+    };
+    people[1].call("session.resume", resume.clone()).await.unwrap();
+    assert!(asked(), "nobody has the turn");
+    // Nothing waited, so the lease is free.
+    people[0].prompt("room", "[[delay 300]] first").await.unwrap();
+    people[1].call("session.resume", resume).await.unwrap();
+    assert!(!asked(), "ada has it");
+    assert_eq!(people[1].turn("room", "second").await, "You said: second");
+}
+
 /// Without a second attachment the CLI would stop the turn with its client.
 #[tokio::test]
 async fn a_turn_runs_on_without_its_client_and_the_next_one_takes_it_over() {

@@ -13,7 +13,7 @@ use jetway_wire::{Envelope, catalogue, envelope};
 use super::fault::{Fault, Kind};
 use crate::{
     sessions::{client::Client, pending::Origin},
-    stack::{self, Accepted, Call, Refusal, Target, later::settle},
+    stack::{self, Accepted, Busy, Call, Refusal, Target, later::settle},
 };
 
 /// How long a CLI server may take to answer, beside the time that a turn may wait its turn: nothing that is asked
@@ -37,31 +37,45 @@ impl Door {
         method: &'static str,
         params: &Value,
     ) -> Result<Value, Fault> {
-        self.call_for(client, None, method, params).await
+        read(&self.call_raw(client, method, params).await?)
     }
 
-    /// The same, on behalf of one of those for whom the client stands.
-    pub(super) async fn call_for(
+    /// Sends a prompt on behalf of one of those for whom the client stands. `busy`: what is to become of it while a
+    /// turn runs, if not what its session says.
+    pub(super) async fn prompt(
         &self,
         client: &Arc<Client>,
-        user: Option<&UserId>,
-        method: &'static str,
+        user: &UserId,
+        busy: Option<Busy>,
         params: &Value,
     ) -> Result<Value, Fault> {
-        read(&self.call_raw(client, user, method, params).await?)
+        let set = |call: &mut Call| {
+            call.user = Some(user.clone());
+            call.busy = busy;
+        };
+        read(&self.enter(client, "session.send", params, set).await?)
     }
 
-    /// The same; the result as the CLI server wrote it.
+    /// The same as [`Door::call`]; the result as the CLI server wrote it.
     pub(super) async fn call_raw(
         &self,
         client: &Arc<Client>,
-        user: Option<&UserId>,
         method: &'static str,
         params: &Value,
     ) -> Result<Box<[u8]>, Fault> {
+        self.enter(client, method, params, |_| ()).await
+    }
+
+    async fn enter(
+        &self,
+        client: &Arc<Client>,
+        method: &'static str,
+        params: &Value,
+        set: impl FnOnce(&mut Call),
+    ) -> Result<Box<[u8]>, Fault> {
         let (answer, answered) = oneshot::channel();
         let mut call = call(client, method, params, Origin::Jetway(answer))?;
-        call.user = user.cloned();
+        set(&mut call);
         let accepted = async {
             let mut stack = self.0.clone();
             let outcome = match stack.ready().await?.call(call).await {
@@ -118,6 +132,7 @@ fn call(client: &Arc<Client>, method: &'static str, params: &Value, origin: Orig
         origin,
         target: Target::Home,
         wish: None,
+        busy: None,
         lease: None,
         held: None,
         permit: None,

@@ -414,6 +414,7 @@ where
             request: Arc::new(request),
             origin,
             wish: None,
+            busy: None,
             target: Target::Home,
             lease: None,
             held: None,

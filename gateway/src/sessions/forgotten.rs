@@ -69,6 +69,7 @@ fn go(leg: &Arc<Leg>, client: &Arc<Client>, waiting: Waiting, sent: Sent) {
         request,
         origin,
         wish: None,
+        busy: None,
         target: Target::Session(session.clone()),
         lease: None,
         held,

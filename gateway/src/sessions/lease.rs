@@ -137,19 +137,31 @@ pub(crate) async fn enter(core: &Core, session: &Session, turn: &Turn, leg: &Leg
     if session.fence() == Some(turn.fence()) {
         return Ok(());
     }
-    match core.directory.record_fence(&session.key, turn.fence().to_u64()).await {
-        Ok(()) => {}
-        // Another holder came after this one: what is held is worth nothing.
-        Err(FenceError::Superseded { .. }) => return Err(Refusal::busy(None)),
-        Err(FenceError::NotFound) => return Err(Refusal::SessionNotFound),
-        Err(FenceError::Store(error)) => {
-            warn!(%error, "the session directory");
-            return Err(Refusal::Overloaded(Limit::Directory, RETRY_AFTER));
-        }
-    }
+    write_down(core, session, turn).await?;
     quieten(session, leg).await?;
     session.set_fence(turn.fence());
     Ok(())
+}
+
+/// Before a turn goes on under a new lease that an earlier holder has left waiting for its people: the same, but that
+/// it is not stopped.
+pub(crate) async fn take_over(core: &Core, session: &Session, turn: &Turn) -> Result<(), Refusal> {
+    write_down(core, session, turn).await?;
+    session.set_fence(turn.fence());
+    Ok(())
+}
+
+async fn write_down(core: &Core, session: &Session, turn: &Turn) -> Result<(), Refusal> {
+    match core.directory.record_fence(&session.key, turn.fence().to_u64()).await {
+        Ok(()) => Ok(()),
+        // Another holder came after this one: what is held is worth nothing.
+        Err(FenceError::Superseded { .. }) => Err(Refusal::busy(None)),
+        Err(FenceError::NotFound) => Err(Refusal::SessionNotFound),
+        Err(FenceError::Store(error)) => {
+            warn!(%error, "the session directory");
+            Err(Refusal::Overloaded(Limit::Directory, RETRY_AFTER))
+        }
+    }
 }
 
 /// Asks the CLI server until the turns have ended whose end no event tells. For whoever is told that nobody asks yet.
@@ -178,17 +190,24 @@ pub(crate) fn ask_until_done(core: &Arc<Core>, session: Arc<Session>, leg: &Arc<
     });
 }
 
-/// A session was attached whose pending work the CLI server was to go on with: what it does is a turn, from now on.
-pub(crate) fn look_for_turn(core: &Arc<Core>, session: Arc<Session>, leg: &Arc<Leg>) {
+/// A session was attached whose pending work the CLI server was to go on with: what it does is a turn, from now on. In
+/// a session with members it has a lease.
+pub(crate) fn look_for_turn(core: &Arc<Core>, session: Arc<Session>, leg: &Arc<Leg>, lease: Option<Turn>) {
     let (leg, core) = (leg.clone(), core.clone());
     core.tracker.clone().spawn(async move {
-        // In one with members a turn has a lease, which this one has not.
-        if session.is_running() || session.is_shared() || !is_at_work(&session, &leg).await.unwrap_or(false) {
+        let may = !session.is_running() && session.is_shared() == lease.is_some();
+        if !may || !is_at_work(&session, &leg).await.unwrap_or(false) {
             return;
         }
-        if let Some(turn) = session.begin_turn(leg.id(), None, None)
-            && session.turn_taken(turn, None)
-        {
+        let (lease, watch) = lease.map(Lease::new).unzip();
+        if let Some(lease) = &lease {
+            announce(&session, &lease.who(), &leg);
+        }
+        let Some(turn) = session.begin_turn(leg.id(), lease, None) else { return };
+        if let Some(watch) = watch {
+            watch.start(&core, &session);
+        }
+        if session.turn_taken(turn, None) {
             ask_until_done(&core, session, &leg);
         }
     });

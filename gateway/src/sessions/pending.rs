@@ -99,6 +99,8 @@ pub(crate) struct Attach {
     pub(crate) instead: Option<Arc<Request>>,
     /// What to ask if others have names of its tools.
     pub(crate) offer: Option<Box<Offer>>,
+    /// The right to go on with what waits in it, where one is needed.
+    pub(crate) lease: Option<jetway_lockd::Turn>,
 }
 
 /// Where a session was before it was moved, and the epoch of the move.
@@ -161,7 +163,7 @@ impl Then {
                         route.withhold(true);
                     }
                     if route.continues() {
-                        lease::look_for_turn(client.core(), attach.session.clone(), leg);
+                        lease::look_for_turn(client.core(), attach.session.clone(), leg, attach.lease);
                     }
                 }
                 if let Some(claimed) = attach.claimed {

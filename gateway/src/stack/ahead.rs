@@ -71,7 +71,8 @@ pub(super) async fn attach(call: &mut Call, leg: &Arc<Leg>) -> Result<Then, Refu
     core.scribe.used(&session.key);
     let offer = Offer::of(&call.request, &session);
     let routed = leg.route(Route::new(session.clone(), params));
-    Ok(Then::Attach(Box::new(Attach { session, routed, claimed, moved, instead, offer })))
+    let lease = call.lease.take();
+    Ok(Then::Attach(Box::new(Attach { session, routed, claimed, moved, instead, offer, lease })))
 }
 
 /// Gives the caller the id, as the caller wishes the session to be. Returns whether it stood for one already.

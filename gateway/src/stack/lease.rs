@@ -5,10 +5,13 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use jetway_lockd::AcquireError;
-use jetway_wire::Value;
+use jetway_wire::{Value, catalogue::Scope};
 
 use super::{Busy, Call, Limit, RETRY_AFTER, Refusal, Target, gate::Gate, wish};
-use crate::sessions::{lease, registry::Session, tools};
+use crate::{
+    directory::Role,
+    sessions::{lease, registry::Session, tools},
+};
 
 #[derive(Debug, Clone)]
 pub(super) struct Lease;
@@ -18,21 +21,45 @@ impl Gate for Lease {
     type Held = ();
 
     fn look(call: &mut Call) -> Result<Option<Self::Wait>, Refusal> {
-        let Some(session) = shared(call) else { return Ok(None) };
-        Ok((!joins(call, &session)).then_some(session))
+        let Target::Session(session) = &call.target else { return Ok(None) };
+        let session = session.clone();
+        if !session.is_shared() {
+            return Ok(None);
+        }
+        let waits = if continues(call) {
+            let may = session.role_of(call.client.who()) != Some(Role::Viewer) && !session.is_running();
+            if !may {
+                do_not_continue(call);
+            }
+            may
+        } else {
+            call.method.begins_turn() && !joins(call, &session)
+        };
+        Ok(waits.then_some(session))
     }
 
     /// From here on the lease goes with the call, then with the turn.
     async fn wait(call: &mut Call, session: Self::Wait) -> Result<(), Refusal> {
-        acquire(call, &session).await
+        match continues(call) {
+            true => acquire_to_continue(call, &session).await,
+            false => acquire(call, &session).await,
+        }
     }
 }
 
-/// The session in which the call would begin a turn, if others take part in it.
-fn shared(call: &Call) -> Option<Arc<Session>> {
-    match &call.target {
-        Target::Session(session) if call.method.begins_turn() && session.is_shared() => Some(session.clone()),
-        _ => None,
+/// Whether the call attaches a session, and the CLI server is to go on with what waits in it: that is a turn.
+fn continues(call: &Call) -> bool {
+    let continues = || call.request.params()?.get(CONTINUES)?.as_bool();
+    matches!(call.method.scope, Scope::Create | Scope::Resume) && continues() == Some(true)
+}
+
+const CONTINUES: &str = "continuePendingWork";
+
+/// Has it attach the session and no more.
+fn do_not_continue(call: &mut Call) {
+    let params = call.request.params().map(|params| wish::without(params, &[CONTINUES]));
+    if let Some(params) = params {
+        Arc::make_mut(&mut call.request).rewrite(call.method.name, &params);
     }
 }
 
@@ -65,7 +92,7 @@ fn joins(call: &mut Call, session: &Session) -> bool {
 async fn acquire(call: &mut Call, session: &Arc<Session>) -> Result<(), Refusal> {
     let core = call.client.core().clone();
     let now = Instant::now();
-    let deadline = match session.busy() {
+    let deadline = match call.busy.unwrap_or_else(|| session.busy()) {
         Busy::Wait => now + core.config.locks.wait,
         Busy::Refuse | Busy::Steer => now,
     };
@@ -75,6 +102,25 @@ async fn acquire(call: &mut Call, session: &Arc<Session>) -> Result<(), Refusal>
     lease::enter(&core, session, &turn, &leg).await?;
     tools::offer_again(session, &leg).await?;
     call.lease = Some(turn);
+    Ok(())
+}
+
+/// Waits for as long as a gateway that is no more may seem to have the turn. While somebody has it nothing waits that
+/// could be gone on with.
+async fn acquire_to_continue(call: &mut Call, session: &Arc<Session>) -> Result<(), Refusal> {
+    let core = call.client.core().clone();
+    let (key, deadline) = (lease::lock_key(&session.key), Instant::now() + core.config.locks.ttl);
+    match core.turns.begin(&key, call.whose(), deadline).await {
+        Ok(turn) => {
+            lease::take_over(&core, session, &turn).await?;
+            call.lease = Some(turn);
+        }
+        Err(AcquireError::Closed) => return Err(refusal(&AcquireError::Closed)),
+        Err(error) => {
+            tracing::info!(session = %session.key, %error, "attached without going on with what waits");
+            do_not_continue(call);
+        }
+    }
     Ok(())
 }
 

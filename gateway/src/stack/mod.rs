@@ -49,6 +49,8 @@ pub(crate) struct Call {
     pub(crate) origin: Origin,
     /// What a new session is to be; [`own`] takes it out of the request, unless it is given.
     pub(crate) wish: Option<Box<Wish>>,
+    /// What is to become of it while a turn runs, if not what its session says.
+    pub(crate) busy: Option<Busy>,
     /// Where it goes; [`own`] decides.
     pub(crate) target: Target,
     /// The right to the turn that it begins, where one is needed; [`lease`] waits for it.

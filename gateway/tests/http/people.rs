@@ -1,6 +1,9 @@
 //! Permissions and questions: who may answer, what survives, and how it ends when nobody does.
 
-use std::time::{Duration, Instant};
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use hyper::Method;
 use jetway_config::Sources;
@@ -164,13 +167,27 @@ fn asking(model: &model::Handle) -> Value {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_process_of_ones_own_asked_survives_a_restart() {
     let Some(program) = runtime("what_a_process_of_ones_own_asked_survives_a_restart") else { return };
+    survives_a_restart(&program, json!([]), "ada").await;
+}
+
+/// Then the turn goes on under a lease of the new gateway's, and whoever takes part may answer.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_asked_in_a_shared_session_survives_a_restart() {
+    let Some(program) = runtime("what_was_asked_in_a_shared_session_survives_a_restart") else { return };
+    survives_a_restart(&program, json!([{ "user": "bob", "role": "member" }]), "bob").await;
+}
+
+async fn survives_a_restart(program: &Path, members: Value, who_answers: &str) {
+    let shared = members != json!([]);
     let (state, model) = (tempfile::tempdir().unwrap(), scripted().await);
     let directory = state.path().join("directory.sqlite");
     let more = format!("drain.timeout = \"1s\"\ndirectory.path = \"{}\"", directory.display());
-    let toml = with_http(&per_user(&program, state.path(), &more));
+    let toml = with_http(&per_user(program, state.path(), &more));
     let gateway = start(&toml).await;
     let ada = Http::user(&gateway, "ada");
-    let id = ada.create(asking(&model)).await;
+    let mut asked = asking(&model);
+    asked["members"] = members;
+    let id = ada.create(asked).await;
     assert_eq!(ada.ask(&id, "[[say before]]").await, "before");
     let mut turn = prompt(&ada, &id, SHELL).await;
     let request = waiting(&ada, &id).await;
@@ -183,15 +200,20 @@ async fn what_a_process_of_ones_own_asked_survives_a_restart() {
     // A caller's own provider is a secret, which no gateway keeps.
     let provider = json!({ "provider": asking(&model)["provider"] });
     assert_eq!(ada.patch(&format!("/api/v1/sessions/{id}"), provider).await.status, 200);
-    let again = waiting(&ada, &id).await;
+    let whoever = Http::user(&gateway, who_answers);
+    let again = waiting(&whoever, &id).await;
     assert_eq!((&again["id"], &again["type"]), (&request["id"], &json!("permission")), "{again}");
     assert!(again["expires_at"].is_string(), "{again}");
+    if shared {
+        let busy = whoever.post(&messages(&id), json!({ "prompt": "x", "mode": "refuse" })).await;
+        assert_eq!(busy.status, 409, "{}", busy.text);
+    }
     let mut events = ada.events(&id).await;
-    assert_eq!(answer(&ada, &id, &again, json!({ "decision": "approve" })).await.status, 204);
+    assert_eq!(answer(&whoever, &id, &again, json!({ "decision": "approve" })).await.status, 204);
     let said = events.until("assistant.message").await;
     assert!(said.data["content"].as_str().unwrap().contains("from-the-shell"), "{}", said.data);
     events.until("session.idle").await;
-    assert_eq!(ada.ask(&id, "[[say after]]").await, "after");
+    assert_eq!(whoever.ask(&id, "[[say after]]").await, "after");
 }
 
 /// A CLI server of a fleet stays, and what it asked waits on for as long as somebody has the session attached there.

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use crate::{
     common::{
+        client::Client,
         http::{Event, Http, deltas},
         until,
     },
@@ -166,6 +167,27 @@ async fn a_turn_does_not_wait_for_ever() {
     ada.post(&path, json!({ "prompt": "waits in vain" })).await.problem(409, "session-busy");
     ada.post(&format!("/api/v1/sessions/{id}/abort"), json!({})).await;
     assert_eq!(holder.until("jetway.turn_ended").await.data["outcome"], "aborted");
+}
+
+#[tokio::test]
+async fn a_turn_of_the_sdk_port_is_one_to_refuse_for_and_to_say_into() {
+    let (stub, gateway, _dir) = gateway("").await;
+    let ada = Http::user(&gateway, "ada");
+    for (members, holder) in [(json!([]), Value::Null), (json!([{ "user": "bob" }]), json!("ada"))] {
+        let id = ada.create(json!({ "members": members })).await;
+        assert_eq!(ada.ask(&id, "over HTTP").await, "You said: over HTTP");
+        let mut sdk = Client::hello(gateway.sdk, "ada").await;
+        sdk.call("session.resume", json!({ "sessionId": id })).await.unwrap();
+        sdk.prompt(&id, "[[delay 1000]] first").await.unwrap();
+        let refused = ada.post(&messages(&id), json!({ "prompt": "no", "mode": "refuse" })).await;
+        assert_eq!(refused.problem(409, "session-busy")["user"], holder);
+        let aside = json!({ "prompt": "an aside", "mode": "immediate" });
+        let aside = ada.post(&messages(&id), aside).await;
+        assert_eq!(aside.json()["content"], "You said: an aside", "{}", aside.text);
+        let sent = stub.received().into_iter().rfind(|r| r.method == "session.send").unwrap();
+        assert!(sent.params.contains(r#""mode":"immediate""#), "{}", sent.params);
+        assert_eq!(ada.ask(&id, "and on").await, "You said: and on");
+    }
 }
 
 #[tokio::test]

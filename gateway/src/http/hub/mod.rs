@@ -161,9 +161,10 @@ impl Hub {
             params["continuePendingWork"] = json!(true);
         }
         face.door.call(&self.client, "session.create", &params).await?;
+        let goes_on = unfinished && self.goes_on();
         // Also where others may have held the session all the while, something may wait since then.
-        if (unfinished || !face.core.exclusive())
-            && let Err(fault) = self.recall(face, unfinished).await
+        if (goes_on || !face.core.exclusive())
+            && let Err(fault) = self.recall(face, goes_on).await
         {
             debug!(session = self.id(), why = %fault.detail, "a CLI server does not tell what waits");
         }
@@ -173,8 +174,7 @@ impl Hub {
     /// Whether a turn waits for nothing but its people since its CLI server and its gateway were stopped. Asked before
     /// this gateway attaches the session for the first time.
     async fn is_unfinished(&self, face: &Face) -> bool {
-        let known =
-            |session: Option<Arc<Session>>| session.is_some_and(|s| s.times_attached() > 0 || s.is_shared());
+        let known = |session: Option<Arc<Session>>| session.is_some_and(|s| s.times_attached() > 0);
         if self.id.get().is_none() || known(self.session()) {
             return false;
         }
@@ -182,6 +182,12 @@ impl Hub {
         // By now it is at hand. This port brings no tools: it would wait for a call of one for ever.
         let waits = |page: Box<[u8]>| unfinished::waits_for(jetway_wire::Value::new(&page), false).is_some();
         !known(self.session()) && page.is_ok_and(waits)
+    }
+
+    /// Whether its CLI server was to go on with what waits: of a session with members, if nobody else has the turn.
+    fn goes_on(&self) -> bool {
+        let leg = self.session().and_then(|session| self.client.leg_with(&session));
+        leg.and_then(|leg| leg.route_to(self.id())).is_some_and(|route| route.continues())
     }
 
     /// Tells the CLI server again what it has to know of the session, which it has attached or will have.
@@ -238,7 +244,7 @@ impl Hub {
         mut params: Value,
     ) -> Result<Box<[u8]>, Fault> {
         params["sessionId"] = json!(self.id());
-        face.door.call_raw(&self.client, None, method, &params).await
+        face.door.call_raw(&self.client, method, &params).await
     }
 
     /// Adds an event of Jetway's own.
@@ -256,11 +262,7 @@ impl Hub {
     fn close(&self, over: Over) {
         let how = match over {
             Over::Stopping => {
-                // In a session with members the turn has a lease, which goes with this gateway.
-                let alone = self.session().is_some_and(|session| !session.is_shared());
-                if alone || !self.client.core().exclusive() {
-                    self.with(|state| state.requests.hand_on());
-                }
+                self.with(|state| state.requests.hand_on());
                 self.client.cut_off();
                 Ending::Indeterminate
             }

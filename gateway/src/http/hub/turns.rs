@@ -26,6 +26,7 @@ use crate::{
         rfc3339,
     },
     sessions::{cloud, registry::Session},
+    stack::Busy,
 };
 
 /// How long a session that reported an error may take to go idle, which ends the turn.
@@ -179,7 +180,7 @@ impl Hub {
 
     async fn steer(&self, face: &Face, ask: Ask) {
         let params = json!({ "prompt": ask.prompt, "mode": "immediate", "attachments": ask.attachments });
-        if let Err(fault) = self.prompt(face, &ask.user, params).await {
+        if let Err(fault) = self.prompt(face, &ask.user, ask.patience, params).await {
             self.tell(REFUSED, &json!({ "problem": fault.to_json() }));
         }
     }
@@ -195,6 +196,10 @@ impl Hub {
         let _turn = self.line_up(face, ask.patience).await?;
         self.attach(face).await?;
         self.come_to_be(face, handle, &ask.user).await?;
+        // One that a client of the SDK port has begun is as much in the way.
+        if ask.patience == Patience::Refuse && self.runs() {
+            return Err(self.busy(0));
+        }
         {
             let mut inner = self.lock();
             let _ = handle.since.set(inner.state.ring.last());
@@ -202,8 +207,10 @@ impl Hub {
             inner.current = Some(Current { handle: handle.clone(), done: done.clone() });
         }
         self.tell("jetway.turn_started", &json!({ "turn": handle.id, "user": ask.user }));
-        let params = json!({ "prompt": ask.prompt, "attachments": ask.attachments });
-        match self.prompt(face, &ask.user, params).await {
+        // Also into one that a client of the SDK port has begun.
+        let mode = (ask.patience == Patience::Steer && self.runs()).then_some("immediate");
+        let params = json!({ "prompt": ask.prompt, "mode": mode, "attachments": ask.attachments });
+        match self.prompt(face, &ask.user, ask.patience, params).await {
             Ok(reply) => {
                 let message = reply["messageId"].as_str().unwrap_or_default().to_owned();
                 let ended = self.with(|state| state.taken(&handle.id, message));
@@ -257,9 +264,16 @@ impl Hub {
     }
 
     /// Sends a prompt of one of the session's people.
-    async fn prompt(&self, face: &Face, user: &UserId, mut params: Value) -> Result<Value, Fault> {
+    async fn prompt(
+        &self,
+        face: &Face,
+        user: &UserId,
+        patience: Patience,
+        mut params: Value,
+    ) -> Result<Value, Fault> {
         params["sessionId"] = json!(self.id());
-        face.door.call_for(&self.client, Some(user), "session.send", &without_nulls(params)).await
+        let busy = (patience == Patience::Refuse).then_some(Busy::Refuse);
+        face.door.prompt(&self.client, user, busy, &without_nulls(params)).await
     }
 
     async fn line_up(
@@ -285,7 +299,9 @@ impl Hub {
     fn busy(&self, position: usize) -> Fault {
         let running = self.with(|s| s.turn.as_ref().map(|t| (t.id.clone(), t.user.clone())));
         let holder = running.or_else(|| self.pending().map(|held| (held.turn, held.user)));
-        let (turn, user) = holder.map_or((Value::Null, Value::Null), |(id, user)| (json!(id), json!(user)));
+        let elsewhere = || self.session().and_then(|session| session.turn_of());
+        let (turn, user) =
+            holder.map_or_else(|| (Value::Null, json!(elsewhere())), |(id, user)| (json!(id), json!(user)));
         Fault::new(Kind::Busy, "Another turn is running in this session")
             .with("turn", turn)
             .with("user", user)
