@@ -89,32 +89,3 @@ impl Book {
             .collect()
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::store::{Node, Notice, Ticket};
-
-    #[test]
-    fn a_lease_can_be_wanted_before_its_holder_knows_of_it() {
-        let mut book = Book::new(Rules::new(std::time::Duration::from_secs(10)));
-        let (who, tenant): (UserId, _) = ("ada".parse().unwrap(), "acme".parse().unwrap());
-        let owner = jetway_config::Identity { tenant, user: who.clone() };
-        let waiter = Waiter {
-            key: Key { owner, session: "s".parse().unwrap() },
-            who,
-            since: Instant::now(),
-            place: None,
-            hint: None,
-            hinted: Arc::default(),
-            wanted: false,
-        };
-        book.waiters.insert(1, waiter);
-        let wanted = |seq| {
-            let ticket = Ticket { node: Node(1), seq };
-            Heard::Notice(Notice { ticket, what: What::Wanted })
-        };
-        assert!(!book.heard(Moment::default(), wanted(2)) && !book.waiters[&1].wanted);
-        assert!(!book.heard(Moment::default(), wanted(1)) && book.waiters[&1].wanted);
-    }
-}

@@ -287,3 +287,33 @@ impl fmt::Debug for Inner {
         f.debug_struct("Lockd").field("node", &self.node).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::{Notice, What};
+    use jetway_config::Identity;
+
+    #[tokio::test]
+    async fn a_lease_can_be_wanted_before_its_holder_knows_of_it() {
+        let ttl = Duration::from_secs(10);
+        let locks = Locks { store: LockStore::Memory, ttl, wait: ttl, max_waiters: 1 };
+        let lockd = Lockd::over(&MemoryStore::new(ttl), &locks, no_floors());
+        let inner = &lockd.0;
+        let (who, tenant): (UserId, _) = ("ada".parse().unwrap(), "acme".parse().unwrap());
+        let key = Key { owner: Identity { tenant, user: who.clone() }, session: "s".parse().unwrap() };
+        let [first, second] = [1, 2].map(|seq| Enter {
+            key: key.clone(),
+            ticket: Ticket { node: Node(1), seq },
+            who: who.clone(),
+            floor: Fence::NONE,
+            max_waiters: 0,
+        });
+        let (overtaken, other) = (InLine::new(inner, &first), InLine::new(inner, &second));
+        inner.book().heard(inner.now(), Heard::Notice(Notice { ticket: first.ticket, what: What::Wanted }));
+        let until = inner.now() + ttl;
+        assert!(overtaken.held(Fence::from_u64(1), until, false).is_wanted());
+        assert!(!other.held(Fence::from_u64(2), until, false).is_wanted());
+        lockd.shutdown().await;
+    }
+}
