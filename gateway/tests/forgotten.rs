@@ -98,6 +98,24 @@ async fn prompts_keep_their_order_and_everybody_hears_of_them() {
     assert!(ada.events("s", "session.error").is_empty() && other.events("s", "session.error").is_empty());
 }
 
+/// Whoever had it attached and says nothing is to hear of what the other one does.
+#[tokio::test]
+async fn somebody_else_who_attaches_it_finds_that_out_as_well() {
+    let (stub, gateway) = start_fleet(1, "").await;
+    let mut ada = Client::hello(gateway.sdk, "ada").await;
+    ada.create("s").await;
+    ada.turn("s", "first").await;
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    forget(&stub, "s");
+    let mut other = Client::hello(gateway.sdk, "ada").await;
+    other.call("session.resume", json!({ "sessionId": "s" })).await.unwrap();
+    let from = ada.seen.len();
+    assert_eq!(other.turn("s", "[[delay 200]] second").await, "You said: second");
+    ada.find(from, |m| is_event(m, "s", "assistant.message")).await;
+    ada.find(from, |m| is_event(m, "s", "session.idle")).await;
+    assert!(!ada.seen[from..].iter().any(|m| is_event(m, "s", "session.resume")), "it was seen");
+}
+
 /// The turn that ran there is lost, once and visibly; the prompt that finds that out is not.
 #[tokio::test]
 async fn a_turn_that_went_with_it_is_lost_and_said_to_be() {

@@ -316,5 +316,16 @@ async fn a_session_that_two_share_rests_and_wakes_for_both() {
         two.find(from, |m| is_event(m, "s", "user.message") || is_event(m, "s", "session.idle")).await;
         third.call("session.destroy", json!({ "sessionId": format!("other-{n}") })).await.unwrap();
     }
+    // Somebody new has it: both hear of that one as well.
+    let mut other = Client::hello(gateway.sdk, "bob").await;
+    other.create("other").await;
+    other.call("session.destroy", json!({ "sessionId": "other" })).await.unwrap();
+    let mut new = Client::hello(gateway.sdk, "ada").await;
+    new.call("session.resume", json!({ "sessionId": "s" })).await.unwrap();
+    let from = [one.seen.len(), two.seen.len()];
+    assert!(new.turn("s", "[[delay 200]][[history]]").await.starts_with("History: first"));
+    for (client, from) in [one, two].iter_mut().zip(from) {
+        client.find(from, |m| is_event(m, "s", "session.idle")).await;
+    }
     clean(&stub);
 }

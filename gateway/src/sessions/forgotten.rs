@@ -4,7 +4,7 @@
 //! That holds for a prompt as well: one that was refused so has not begun. What a turn was doing whose prompt was
 //! taken is lost with the session, and said to be.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use tracing::{info, warn};
 
@@ -25,6 +25,9 @@ use crate::{
     metrics, rescue,
     stack::{self, Accepted, Call, Later, Limit, RETRY_AFTER, Refusal, Target},
 };
+
+/// A session that was used so lately is not forgotten: a CLI server's clean-up takes what was idle for seconds.
+const FRESH: Duration = Duration::from_secs(1);
 
 /// Whether a CLI server says of a session that it does not have it. It says the same of files and tools, in other words.
 fn is_forgotten(session: &Session, error: Value<'_>) -> bool {
@@ -97,6 +100,25 @@ fn go(leg: &Arc<Leg>, client: &Arc<Client>, waiting: Waiting, sent: Sent) {
     };
     if let Err(refusal) = client.carry_on(later, tell.clone()) {
         tell(Err(refusal));
+    }
+}
+
+/// Before somebody attaches a session that others have: whether its CLI server still has it, if nobody has used it for
+/// some time. If not, they would hear nothing of what the new one does; they are attached anew as well.
+pub(crate) async fn look(core: &Core, session: &Arc<Session>) -> Result<(), Refusal> {
+    let attached = session.times_attached();
+    if session.is_running() || session.was_closed() || session.used().elapsed() < FRESH {
+        return Ok(());
+    }
+    let server = session.server();
+    let Some((_, leg)) = resting::holders(core, &server, session).pop() else { return Ok(()) };
+    let named = serde_json::json!({ "sessionId": session.key.id }).to_string();
+    match leg.call("session.metadata.isProcessing", named.as_bytes()).await {
+        Ok(Err(error)) if is_forgotten(session, Value::new(&error)) => {
+            put_to_rest(core, &server, session, attached).await
+        }
+        // A leg that is lost is settled elsewhere.
+        _ => Ok(()),
     }
 }
 

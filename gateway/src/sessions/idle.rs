@@ -186,17 +186,29 @@ pub(crate) fn let_go(core: &Core, who: &Identity, reason: Reason) -> bool {
     gone > 0
 }
 
+/// A session was attached by one client: the others that had it attached have it again as well, soon.
+pub(crate) fn wake_others_later(by: &Arc<Client>, session: Arc<Session>) {
+    if sleepers(by, &session).next().is_some() {
+        let by = by.clone();
+        by.tracker().clone().spawn(async move { wake_others(&by, &session).await });
+    }
+}
+
+/// The other clients that would bring a session back with their next use of it.
+fn sleepers<'a>(by: &'a Arc<Client>, session: &'a Session) -> impl Iterator<Item = Arc<Client>> + use<'a> {
+    let clients = session.people().into_iter().flat_map(|who| by.core().clients.of(&who));
+    clients.filter(|client| !Arc::ptr_eq(client, by) && client.dormant(&session.key.id).is_some())
+}
+
 /// A session was brought back by one client: the others that had it attached have it again as well, before that one
 /// goes on with it.
 pub(crate) async fn wake_others(by: &Arc<Client>, session: &Session) {
     let id = &session.key.id;
-    let clients = session.people().into_iter().flat_map(|who| by.core().clients.of(&who));
-    let others = clients.filter(|client| !Arc::ptr_eq(client, by) && client.dormant(id).is_some());
     let wake = async |client| {
         // Boxed: each wakes those that are left.
         if let Err(refusal) = Box::pin(revival::revive(&client, id)).await {
             debug!(session = %id, ?refusal, "a session stays dormant");
         }
     };
-    join_all(others.map(wake)).await;
+    join_all(sleepers(by, session).map(wake)).await;
 }

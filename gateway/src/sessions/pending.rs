@@ -13,7 +13,7 @@ use jetway_wire::{
 
 use super::{
     client::Client,
-    lease,
+    idle, lease,
     leg::Leg,
     registry::Session,
     revival::{self, Route},
@@ -139,7 +139,7 @@ impl Then {
     }
 
     /// The request succeeded.
-    pub(crate) fn done(self, result: Value<'_>, leg: &Arc<Leg>, client: &Client) {
+    pub(crate) fn done(self, result: Value<'_>, leg: &Arc<Leg>, client: &Arc<Client>) {
         // `detach` and `delete` may say no inside of a success.
         let agreed = || result.get("success").and_then(Value::as_bool) != Some(false);
         match self {
@@ -169,6 +169,7 @@ impl Then {
                 if let Some(claimed) = attach.claimed {
                     claimed.made();
                 }
+                idle::wake_others_later(client, attach.session);
             }
             Then::Learn(learn) => {
                 let id = result.get("sessionId").and_then(Value::as_str);

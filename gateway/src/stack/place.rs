@@ -19,6 +19,7 @@ use super::{Accepted, Call, Limit, RETRY_AFTER, Refusal, Target, ahead};
 use crate::{
     net::writer::Backlog,
     sessions::{
+        forgotten,
         lease::{self, Lease},
         leg::Leg,
         pending::{Sent, Then, Waiting},
@@ -97,6 +98,7 @@ async fn find_and_forward(mut call: Call) -> Result<Accepted, Refusal> {
             Target::Session(session) if attaches => {
                 call.client.take_over(session);
                 revival::revive(&call.client, &session.key.id).await?;
+                forgotten::look(call.client.core(), session).await?;
                 spot.insert(placing::of(&call.client, session).await?).leg.clone()
             }
             Target::Session(session) => call.client.leg_of(session).await?,
