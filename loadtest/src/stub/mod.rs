@@ -67,6 +67,10 @@ pub const BURST: usize = 8;
 pub const MAX_STREAM: usize = 256 << 20;
 /// The longest that `[[delay]]`, `[[lag]]` and the pauses of `[[deltas]]` last.
 pub const MAX_WAIT: Duration = Duration::from_secs(3600);
+
+/// How often a server's port is asked for when it is restarted, and the pause between.
+const RESTARTS: u32 = 50;
+const RESTART_PAUSE: Duration = Duration::from_millis(20);
 /// Lines of the ledger, and requests of the record, that are kept in memory; the oldest go first.
 pub const MAX_ENTRIES: usize = 200_000;
 /// How many findings of a kind are kept.
@@ -213,7 +217,16 @@ impl Stub {
     /// # Errors
     /// When its port was taken meanwhile.
     pub fn restart(&self, index: usize) -> io::Result<()> {
-        self.ask(move |servers| servers[index].restart())
+        let mut tries = 1..RESTARTS;
+        loop {
+            match self.ask(move |servers| servers[index].restart()) {
+                // Who listened there was told to stop, and does in a moment; or it is a connection's own port.
+                Err(e) if e.kind() == io::ErrorKind::AddrInUse && tries.next().is_some() => {
+                    std::thread::sleep(RESTART_PAUSE);
+                }
+                outcome => return outcome,
+            }
+        }
     }
 
     /// Makes server `index` deaf and mute with its connections open, or ends that.
