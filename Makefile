@@ -95,6 +95,12 @@ walls:               ## What walls keep and cost, at full length: shells, hogs b
 	deploy/setup test
 	JETWAY_LONG=1 cargo test -p jetway-gateway --test sandbox --test adoption -- --nocapture --test-threads=1
 
+groups:              ## Limits and walls where control groups are of version 2: on Debian's kernel, in a virtual machine
+	deploy/setup vm
+	cargo build --bins
+	cargo test -p jetway-gateway --no-run --test http --test sandbox
+	loadtest/groups/vm 900 loadtest/groups/guest
+
 users-slice: binaries
 	$(call step,20 users at once,node loadtest/scale/users.mjs --users 20 --profile debug)
 

@@ -57,32 +57,53 @@ impl Scene {
         assert_eq!(self.ada.delete(&format!("/api/v1/sessions/{id}{query}")).await.status, 204);
     }
 
-    /// What is written in one of the files of the process's control group; `None` without such a group.
-    async fn controlled(&self, controller: &str, file: &str) -> Option<String> {
+    /// What is written in a file of the process's control group, of the version that is here; `None` without one.
+    async fn controlled(&self, limit: Limit) -> Option<String> {
         let (_, status) = program::get(self.gateway.admin, "/admin/v1/status").await;
         let status: Value = serde_json::from_str(&status).unwrap();
         let pid = status["servers"][0]["pid"].as_u64()?;
         let groups = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
-        let group = groups
-            .lines()
-            .find_map(|l| l.split_once(&format!(":{controller}:")).map(|(_, g)| g.to_owned()))?;
-        let file =
-            Path::new("/sys/fs/cgroup").join(controller).join(group.trim_start_matches('/')).join(file);
-        group.contains("jetway-").then(|| std::fs::read_to_string(file).unwrap().trim().to_owned())
+        let (controller, one, two) = match limit {
+            Limit::Memory => ("memory", "memory.limit_in_bytes", "memory.max"),
+            Limit::Cpu => ("cpu", "cpu.cfs_quota_us", "cpu.max"),
+        };
+        let group = |of: &str| groups.lines().find_map(|line| Some(line.split_once(of)?.1.to_owned()));
+        let ours = |group: &String| group.contains("jetway-");
+        let top = Path::new("/sys/fs/cgroup");
+        let file = match group(&format!(":{controller}:")).filter(ours) {
+            Some(group) => top.join(controller).join(group.trim_start_matches('/')).join(one),
+            None => top.join(group("0::").filter(ours)?.trim_start_matches('/')).join(two),
+        };
+        Some(std::fs::read_to_string(file).unwrap().trim().to_owned())
     }
 
-    async fn until_controlled(&self, controller: &str, file: &str, value: &str) {
+    async fn until_controlled(&self, limit: Limit, values: [&str; 2]) {
         let deadline = Instant::now() + PATIENCE;
         loop {
-            let is = self.controlled(controller, file).await;
-            if is.as_deref() == Some(value) {
+            let is = self.controlled(limit).await;
+            if is.as_deref().is_some_and(|is| values.contains(&is)) {
                 return;
             }
-            assert!(Instant::now() < deadline, "{file} is {is:?}, not {value}");
+            assert!(Instant::now() < deadline, "{limit:?} is {is:?}, none of {values:?}");
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
+
+    async fn until_memory(&self, bytes: u64) {
+        let bytes = bytes.to_string();
+        self.until_controlled(Limit::Memory, [&bytes; 2]).await;
+    }
 }
+
+#[derive(Debug, Clone, Copy)]
+enum Limit {
+    Memory,
+    Cpu,
+}
+
+/// Half a core, and no limit, as the versions write them.
+const HALF: [&str; 2] = ["50000", "50000 100000"];
+const ALL: [&str; 2] = ["-1", "max 100000"];
 
 fn id(session: &Value) -> &str {
     session["session_id"].as_str().unwrap()
@@ -98,11 +119,11 @@ async fn limits_hold_while_their_session_is_live() {
     const TEST: &str = "limits_hold_while_their_session_is_live";
     let Some(scene) = scene(TEST).await else { return };
     let one = scene.create(json!({ "memory_limit": "512Mi", "cpu_limit": "500m" })).await;
-    if scene.controlled("memory", "memory.limit_in_bytes").await.is_none() {
-        return eprintln!("SKIPPED {TEST}: no control groups of version 1 may be made here");
+    if scene.controlled(Limit::Memory).await.is_none() {
+        return eprintln!("SKIPPED {TEST}: no control groups may be made here");
     }
-    scene.until_controlled("memory", "memory.limit_in_bytes", &(512 << 20).to_string()).await;
-    scene.until_controlled("cpu", "cpu.cfs_quota_us", "50000").await;
+    scene.until_memory(512 << 20).await;
+    scene.until_controlled(Limit::Cpu, HALF).await;
     assert_eq!(one["warnings"], Value::Null);
     let resources = scene.session(id(&one)).await["resources"].clone();
     assert!(resources["memory_bytes"].as_u64().unwrap() > 1 << 20, "{resources}");
@@ -110,13 +131,13 @@ async fn limits_hold_while_their_session_is_live() {
 
     scene.create(json!({})).await;
     let tight = scene.create(json!({ "memory_limit": "300Mi", "cpu_limit": "2" })).await;
-    scene.until_controlled("memory", "memory.limit_in_bytes", &(300 << 20).to_string()).await;
-    scene.until_controlled("cpu", "cpu.cfs_quota_us", "50000").await;
+    scene.until_memory(300 << 20).await;
+    scene.until_controlled(Limit::Cpu, HALF).await;
     scene.delete(id(&tight), "").await;
-    scene.until_controlled("memory", "memory.limit_in_bytes", &(512 << 20).to_string()).await;
+    scene.until_memory(512 << 20).await;
     scene.delete(id(&one), "").await;
-    scene.until_controlled("memory", "memory.limit_in_bytes", &(4_u64 << 30).to_string()).await;
-    scene.until_controlled("cpu", "cpu.cfs_quota_us", "-1").await;
+    scene.until_memory(4_u64 << 30).await;
+    scene.until_controlled(Limit::Cpu, ALL).await;
 
     let tiny = scene.create(json!({ "memory_limit": "1Mi", "pvc_storage_size": "1Gi" })).await;
     let warnings = [
@@ -132,7 +153,7 @@ async fn a_session_beyond_its_limit_fails() {
     const TEST: &str = "a_session_beyond_its_limit_fails";
     let Some(scene) = scene(TEST).await else { return };
     let hog = scene.create(json!({ "memory_limit": "256Mi" })).await;
-    if scene.controlled("memory", "memory.limit_in_bytes").await.is_none() {
+    if scene.controlled(Limit::Memory).await.is_none() {
         return eprintln!("SKIPPED {TEST}: no control groups may be made here");
     }
     let full = scene.create(json!({ "pvc_enabled": true, "pvc_storage_size": "2Mi" })).await;

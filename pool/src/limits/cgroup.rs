@@ -71,16 +71,18 @@ impl Cgroups {
         // Processors may be limited later, for a session, and are accounted for. Without a limit it is only that nobody
         // gets more of them for having more processes.
         let wanted = [("memory", true), ("pids", true), ("cpu", limits.cpu.is_some()), ("cpuacct", false)];
+        let unified = unified(&own, &mounts, is_ours);
         let prefix = format!("jetway-{}-{:08x}-", std::process::id(), rand::random::<u32>());
         let mut all = Self { controllers: Vec::new(), prefix, made: AtomicU64::new(0) };
         let mut missing = Vec::new();
         for (name, needed) in wanted {
-            let candidates = [version_1(name, &own, &mounts, limits), version_2(name, &own, &mounts, limits)];
+            let version_2 = unified.iter().filter_map(|base| version_2(name, base, limits));
+            let mut candidates = version_1(name, &own, &mounts, limits).into_iter().chain(version_2);
             let works = |controller: &Controller| {
                 sweep(&controller.base);
                 all.make_in(std::slice::from_ref(controller)).is_ok()
             };
-            match candidates.into_iter().flatten().find(works) {
+            match candidates.find(works) {
                 Some(controller) => all.controllers.push(controller),
                 None if needed => missing.push(name),
                 None => {}
@@ -269,18 +271,64 @@ fn version_1(name: &'static str, own: &str, mounts: &str, limits: &ProcessLimits
     Some(controller)
 }
 
-fn version_2(name: &'static str, own: &str, mounts: &str, limits: &ProcessLimits) -> Option<Controller> {
-    if name == "cpuacct" {
-        // There it is a part of cpu.
-        return None;
+/// Where groups of version 2 may be made: below Jetway's own, if that is `ours` to arrange, and beside it, if the one
+/// above is, as with systemd's `DelegateSubgroup=`.
+fn unified(own: &str, mounts: &str, ours: impl Fn(&Path) -> bool) -> Vec<PathBuf> {
+    let is_unified = |kind: &str, _: &str| kind == "cgroup2";
+    let own = own.lines().find_map(|line| line.strip_prefix("0::"));
+    let (Some(top), Some(base)) =
+        (place("/", mounts, is_unified), own.and_then(|own| place(own, mounts, is_unified)))
+    else {
+        return Vec::new();
+    };
+    let above = base.parent().filter(|_| base != top).map(Path::to_owned);
+    // The whole of what can be seen: the host's root group, where processes are no hindrance, or a container's.
+    let all = base == top;
+    let below = Some(base).filter(|base| all || ours(base));
+    below.into_iter().chain(above.filter(|above| ours(above))).collect()
+}
+
+/// Whether a group was handed over, to have groups of one's own below it.
+fn is_ours(group: &Path) -> bool {
+    let mut value = [0; 8];
+    let marked = |name: &str| {
+        rustix::fs::getxattr(group, name, &mut value).is_ok_and(|length| value[..length] == *b"1")
+    };
+    // Root may write everywhere, and goes by systemd's word.
+    ["user.delegate", "trusted.delegate"].into_iter().any(marked)
+        || (!nix::unistd::Uid::effective().is_root()
+            && OpenOptions::new().write(true).open(group.join("cgroup.subtree_control")).is_ok())
+}
+
+/// Has a controller act on groups below `base`. The kernel refuses while processes are in it: if Jetway is all alone
+/// there, it steps aside into a group below.
+fn enable(name: &str, base: &Path) -> io::Result<()> {
+    let enable = || fs::write(base.join("cgroup.subtree_control"), format!("+{name}"));
+    match enable() {
+        Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
+            let own = std::process::id().to_string();
+            if fs::read_to_string(base.join("cgroup.procs"))?.trim() != own {
+                return Err(error);
+            }
+            let aside = base.join("gateway");
+            fs::create_dir_all(&aside)?;
+            fs::write(aside.join("cgroup.procs"), own)?;
+            enable()
+        }
+        outcome => outcome,
     }
-    let base = own.lines().find_map(|line| line.strip_prefix("0::"))?;
-    let base = place(base, mounts, |kind, _| kind == "cgroup2")?;
-    // Refused while processes are in the group itself, Jetway among them: `DelegateSubgroup=` of systemd, and what
-    // starts containers, put them below.
-    let _ = fs::write(base.join("cgroup.subtree_control"), format!("+{name}"));
-    let mut controller =
-        Controller { base, kind: Kind::Pids, set: Vec::new(), try_to_set: Vec::new(), count: None };
+}
+
+fn version_2(name: &'static str, base: &Path, limits: &ProcessLimits) -> Option<Controller> {
+    // There `cpuacct` is a part of cpu.
+    enable(name, base).ok().filter(|()| name != "cpuacct")?;
+    let mut controller = Controller {
+        base: base.to_owned(),
+        kind: Kind::Pids,
+        set: Vec::new(),
+        try_to_set: Vec::new(),
+        count: None,
+    };
     match name {
         "memory" => {
             controller.kind = Kind::Memory2;
@@ -353,12 +401,20 @@ mod tests {
         assert_eq!(cpu.base, Path::new("/sys/fs/cgroup/cpu,cpuacct"));
         assert_eq!(cpu.set[1], ("cpu.cfs_quota_us", "150000".to_owned()));
         assert!(version_1("pids", OWN, MOUNTS, &limits).is_none());
-        let pids = version_2("pids", OWN, MOUNTS, &limits).unwrap();
-        assert_eq!(pids.base, Path::new("/sys/fs/cgroup/unified/c"));
-        assert_eq!(
-            version_2("cpu", OWN, MOUNTS, &limits).unwrap().set,
-            [("cpu.max", "150000 100000".to_owned())]
-        );
+    }
+
+    #[test]
+    fn groups_of_version_2_are_made_where_they_may_be() {
+        let at = |own: &str, ours: &[&Path]| {
+            unified(&format!("4:memory:/\n0::{own}\n"), MOUNTS, |group| ours.contains(&group))
+        };
+        let top = Path::new("/sys/fs/cgroup/unified");
+        let (unit, sub) = (&*top.join("unit"), &*top.join("unit/x"));
+        assert_eq!(at("/box", &[]), [top], "the whole of what can be seen");
+        assert!(at("/box/unit", &[]).is_empty() && at("/box/unit/x", &[top]).is_empty(), "systemd's");
+        assert_eq!(at("/box/unit", &[unit]), [unit], "Delegate=");
+        assert_eq!(at("/box/unit/x", &[unit, sub]), [sub, unit], "DelegateSubgroup=");
+        assert!(unified("4:memory:/a\n", MOUNTS, |_| true).is_empty());
     }
 
     /// In either version, as far as this host lets us make groups there.
@@ -368,9 +424,9 @@ mod tests {
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
         let limits = ProcessLimits::default();
         let mut tried = 0;
-        for base in [version_1("pids", &own, &mounts, &limits), version_2("pids", &own, &mounts, &limits)] {
-            let dir =
-                base.map(|controller| controller.base.join(format!("jetway-{}-test", std::process::id())));
+        let two = unified(&own, &mounts, is_ours).into_iter().next();
+        for base in [version_1("pids", &own, &mounts, &limits).map(|one| one.base), two] {
+            let dir = base.map(|base| base.join(format!("jetway-{}-test", std::process::id())));
             let Some(dir) = dir.filter(|dir| fs::create_dir(dir).is_ok()) else { continue };
             let mut sleeper = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
             let group = Cgroup { dirs: vec![dir.clone()], controllers: Vec::new(), counts: Vec::new() };

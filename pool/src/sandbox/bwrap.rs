@@ -11,6 +11,7 @@ use jetway_config::{
     sandbox::ProcessLimits,
 };
 
+use super::proc::Proc;
 use crate::state_dir::Home;
 
 /// Where Jetway's own program is inside.
@@ -41,37 +42,6 @@ pub(super) const ETC: [&str; 14] = [
     "/etc/ssl",
 ];
 
-/// Of `/proc` what the kernel opens to whoever is root outside, even without capabilities, as Jetway's own account may
-/// be. These can be read,
-const PROC_READ: [&str; 11] = [
-    "/proc/acpi",
-    "/proc/bus",
-    "/proc/driver",
-    "/proc/fs",
-    "/proc/irq",
-    "/proc/mtrr",
-    "/proc/pressure",
-    "/proc/scsi",
-    "/proc/sys",
-    "/proc/sysrq-trigger",
-    "/proc/tty",
-];
-/// and these not even that.
-const PROC_HIDDEN: [&str; 12] = [
-    "/proc/kcore",
-    "/proc/key-users",
-    "/proc/keys",
-    "/proc/kmsg",
-    "/proc/kpagecgroup",
-    "/proc/kpagecount",
-    "/proc/kpageflags",
-    "/proc/latency_stats",
-    "/proc/pagetypeinfo",
-    "/proc/slabinfo",
-    "/proc/timer_list",
-    "/proc/vmallocinfo",
-];
-
 /// How bubblewrap is called.
 #[derive(Debug, Clone)]
 pub(crate) struct Bwrap {
@@ -81,6 +51,7 @@ pub(crate) struct Bwrap {
     /// What may be read beyond the system's programs and libraries.
     pub(super) readable: Vec<PathBuf>,
     pub(super) limits: ProcessLimits,
+    pub(super) proc: Proc,
 }
 
 impl Bwrap {
@@ -120,12 +91,7 @@ impl Bwrap {
             mount(&[&"--ro-bind-try", &path, &path]);
         }
         mount(&[&"--proc", &"/proc", &"--dev", &"/dev"]);
-        for path in PROC_READ {
-            mount(&[&"--ro-bind-try", &path, &path]);
-        }
-        for path in PROC_HIDDEN.into_iter().filter(|path| Path::new(path).exists()) {
-            mount(&[&"--ro-bind", &"/dev/null", &path]);
-        }
+        self.proc.arguments().for_each(|word| mount(&[&word]));
         mount(&[&"--size", &SANDBOX_SHM_BYTES.to_string(), &"--tmpfs", &"/dev/shm"]);
         mount(&[&"--size", &SANDBOX_TMP_BYTES.to_string(), &"--tmpfs", &"/tmp"]);
         for path in &self.readable {
@@ -184,6 +150,7 @@ mod tests {
             init: "/opt/jetway".into(),
             readable: vec!["/srv/tools".into()],
             limits: ProcessLimits::default(),
+            proc: Proc::default(),
         };
         let home = Home {
             state_dir: "/state".into(),

@@ -11,6 +11,7 @@ mod fds;
 mod init;
 mod landlock;
 mod outside;
+mod proc;
 mod syscalls;
 
 use std::{
@@ -32,7 +33,7 @@ use tokio::{process::Command, task::AbortHandle, time::timeout};
 use tracing::{info, warn};
 
 pub(crate) use self::door::Door;
-use self::{bwrap::Bwrap, landlock::Landlock};
+use self::{bwrap::Bwrap, landlock::Landlock, proc::Proc};
 pub use self::{
     init::{Own, init},
     landlock::{Reach, restrict},
@@ -237,8 +238,13 @@ async fn bubblewrap(settings: &Settings, cli: &Cli, spawner: &Spawner) -> Result
     let found = std::env::split_paths(&path).map(|dir| dir.join("bwrap")).find(|p| command::is_executable(p));
     let program =
         found.ok_or("there is no bwrap in PATH; install bubblewrap (`apt-get install bubblewrap`)")?;
-    let bwrap =
-        Bwrap { program, init: own_program()?, readable: readable(settings, cli), limits: settings.limits };
+    let bwrap = Bwrap {
+        program,
+        init: own_program()?,
+        readable: readable(settings, cli),
+        limits: settings.limits,
+        proc: Proc::look(Path::new("/proc")),
+    };
     let nowhere = std::env::temp_dir();
     let home = Home { state_dir: nowhere.clone(), path: nowhere.clone(), workspace: nowhere };
     let mut command = Command::new(&bwrap.program);
