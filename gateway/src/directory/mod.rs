@@ -1,4 +1,5 @@
-//! The session directory: who owns which session, who else may use it, where it lives, its status and name.
+//! The session directory: who owns which session, who else may use it, where it lives, its status and name; and which turn
+//! a request stands for whose caller gave it a name.
 //! It is the durable truth behind what the gateway knows of running sessions, and holds no more than that:
 //! never a prompt, an answer or a secret.
 //!
@@ -54,6 +55,12 @@ pub const NOTE_BYTES: usize = 16 << 10;
 /// How long a claim may wait for its session: far longer than any CLI server takes to start and answer.
 pub const ORPHANED_AFTER: Duration = Duration::from_secs(300);
 
+/// How many requests' names are kept of a user: the latest.
+pub const MAX_MARKS: usize = 256;
+
+/// For how long they are: as long as any client tries again.
+pub const MARKED_FOR: Duration = Duration::from_secs(24 * 3600);
+
 /// How many entries one step changes; larger batches are several steps.
 const BATCH: usize = 500;
 
@@ -101,6 +108,18 @@ pub struct Claim {
     pub entry: Entry,
     /// There was no such session. If there was, its CLI server may have been told to make it already.
     pub fresh: bool,
+}
+
+/// What a request came to whose caller gave it a name, so that it is done once: nothing of what it said or was
+/// answered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mark {
+    /// What tells it from another request under the same name.
+    pub digest: String,
+    /// The turn that it began.
+    pub turn: String,
+    /// As which message the CLI server took its prompt, once it has.
+    pub message: Option<String>,
 }
 
 /// A change of an entry that no store has to think about.
@@ -373,6 +392,37 @@ impl Directory {
     /// [`FenceError::Superseded`] if it was used under a higher one before.
     pub async fn record_fence(&self, key: &Key, fence: u64) -> Result<(), FenceError> {
         either!(self.record_fence(key.clone(), fence.min(MAX_NUMBER)))
+    }
+
+    /// Gives the caller's name of a request to it, unless it is another's already: then that one's mark is returned.
+    /// Names are kept for [`MARKED_FOR`], the latest [`MAX_MARKS`] of each user.
+    ///
+    /// # Errors
+    /// If the store does not answer as it should.
+    pub async fn mark(
+        &self,
+        who: &Identity,
+        name: &str,
+        mark: &Mark,
+        at: UnixMs,
+    ) -> Result<Option<Mark>, StoreError> {
+        either!(self.mark(who.clone(), name.to_owned(), mark.clone(), sane(at)))
+    }
+
+    /// The CLI server took that request's prompt.
+    ///
+    /// # Errors
+    /// If the store does not answer as it should.
+    pub async fn complete_mark(&self, who: &Identity, name: &str, message: &str) -> Result<(), StoreError> {
+        either!(self.complete_mark(who.clone(), name.to_owned(), message.to_owned()))
+    }
+
+    /// That request came to nothing, and may be made again.
+    ///
+    /// # Errors
+    /// If the store does not answer as it should.
+    pub async fn unmark(&self, who: &Identity, name: &str) -> Result<(), StoreError> {
+        either!(self.unmark(who.clone(), name.to_owned()))
     }
 
     /// Up to `most` sessions whose [`Lifetime`] is over, those that are longest over first. Whoever takes them sees to

@@ -87,12 +87,24 @@ struct Turn {
     begun: bool,
 }
 
+/// The end alone of a turn that is over, for whoever is at that place.
+pub(super) fn of_end(handle: &Handle, at: EventId) -> Response {
+    let mut out = RETRY.to_vec();
+    if let Some((kind, told)) = handle.told() {
+        write(&mut out, Some(at), kind, told.to_string().as_bytes());
+    }
+    as_events(out.into())
+}
+
 fn stream_of(stream: Stream) -> Response {
-    let chunks = stream::unfold(stream, |mut stream| async move {
+    as_events(Body::from_stream(stream::unfold(stream, |mut stream| async move {
         let chunk = stream.next().await?;
         Some((Ok::<_, Infallible>(chunk), stream))
-    });
-    let mut response = Body::from_stream(chunks).into_response();
+    })))
+}
+
+fn as_events(body: Body) -> Response {
+    let mut response = body.into_response();
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));

@@ -1,9 +1,11 @@
 //! One turn per key: a request that comes again, because its reply was lost, gets the turn that it began.
+//!
+//! What a key stands for is in the directory before its prompt is sent, so that neither another gateway nor the next
+//! one sends it again. Of the turns that this gateway has, more is known: they are in its memory.
 
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
 };
 
 use axum::http::HeaderMap;
@@ -14,28 +16,31 @@ use jetway_config::Identity;
 
 use super::{
     fault::{Fault, Kind},
-    hub::Handle,
+    hub::{self, Handle, Once},
+    lookup::no_directory,
 };
-use crate::directory::Key;
+use crate::directory::{Directory, Key, MARKED_FOR, MAX_MARKS, Mark, UnixMs};
 
-/// How long a key is remembered: as long as any client tries.
-const REMEMBERED: Duration = Duration::from_secs(24 * 3600);
-/// How many keys of a user are remembered; of more, the oldest are forgotten.
-const PER_USER: usize = 256;
-/// How many users' keys are remembered.
+/// Of how many users this gateway knows the turns of their keys.
 const USERS: usize = 10_000;
 /// The longest key.
 const KEY_BYTES: usize = 255;
 
-/// What a request is known by: what it says, where.
-pub(super) type Digest = [u8; 32];
-
-/// A caller's name for a request, and what the request says.
+/// A caller's name for a request, and what the request says: digests of both.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Named {
-    key: String,
-    session: Option<Key>,
-    digest: Digest,
+    name: String,
+    digest: String,
+}
+
+/// What a key stands for.
+pub(super) enum Stands {
+    /// A turn that this request has begun.
+    Begun(Arc<Handle>),
+    /// One that an earlier request began here.
+    Here(Arc<Handle>),
+    /// One that was begun elsewhere, or before this gateway was started.
+    Elsewhere(Mark),
 }
 
 struct Known {
@@ -44,57 +49,81 @@ struct Known {
     handle: Arc<Handle>,
 }
 
-/// The keys that were used.
+struct User {
+    used: Instant,
+    /// Held until it is known what a key stands for, so that of two requests at once one begins the turn.
+    known: Arc<tokio::sync::Mutex<Vec<Known>>>,
+}
+
+/// The keys that were used here.
 #[derive(Default)]
 pub(super) struct Keys {
-    by_user: Mutex<HashMap<Identity, Vec<Known>>>,
+    by_user: Mutex<HashMap<Identity, User>>,
 }
 
 impl Named {
-    /// A request's key, if it has one.
-    pub(super) fn of(headers: &HeaderMap, session: Option<Key>, body: &[u8]) -> Result<Option<Self>, Fault> {
+    /// A request's key, if it has one. What it stands for is another thing in another session.
+    pub(super) fn of(headers: &HeaderMap, session: &Key, body: &[u8]) -> Result<Option<Self>, Fault> {
         let Some(key) = headers.get("idempotency-key") else { return Ok(None) };
         let key = key.to_str().ok().filter(|k| !k.is_empty() && k.len() <= KEY_BYTES);
         let why = format!("`Idempotency-Key` must be 1 to {KEY_BYTES} printable characters");
-        let key = key.ok_or_else(|| Fault::new(Kind::Malformed, why))?.to_owned();
-        Ok(Some(Self { key, session, digest: Sha256::digest(body).into() }))
+        let key = key.ok_or_else(|| Fault::new(Kind::Malformed, why))?;
+        // Neither of which holds a blank.
+        Ok(Some(Self { name: digest(format!("{session} {key}").as_bytes()), digest: digest(body) }))
+    }
+
+    fn check(&self, digest: &str) -> Result<(), Fault> {
+        let why = "This `Idempotency-Key` was used for another request";
+        if digest == self.digest { Ok(()) } else { Err(Fault::invalid("Idempotency-Key", why)) }
     }
 }
 
+fn digest(text: &[u8]) -> String {
+    Sha256::digest(text).iter().fold(String::with_capacity(64), |text, byte| format!("{text}{byte:02x}"))
+}
+
 impl Keys {
-    /// The turn that a key stands for: an earlier one, or that which `begin` begins. Returns whether it is an
-    /// earlier one.
-    pub(super) fn once(
+    /// What a key stands for: an earlier turn, or that which `begin` begins.
+    pub(super) async fn once(
         &self,
+        directory: &Directory,
         who: &Identity,
         named: Option<Named>,
-        begin: impl FnOnce() -> Arc<Handle>,
-    ) -> Result<(Arc<Handle>, bool), Fault> {
-        let Some(named) = named else { return Ok((begin(), false)) };
-        let now = Instant::now();
-        let mut users = self.by_user.lock().unwrap_or_else(PoisonError::into_inner);
-        if users.len() >= USERS && !users.contains_key(who) {
-            let stalest = users.iter().min_by_key(|(_, known)| known.last().map(|k| k.at));
-            let stalest = stalest.map(|(who, _)| who.clone());
-            stalest.and_then(|who| users.remove(&who));
-        }
-        let known = users.entry(who.clone()).or_default();
+        begin: impl FnOnce(Option<Once>) -> Arc<Handle>,
+    ) -> Result<Stands, Fault> {
+        let Some(named) = named else { return Ok(Stands::Begun(begin(None))) };
+        let known = self.of(who);
+        let mut known = known.lock().await;
         // A turn that was refused never was: the same request may try again.
-        known.retain(|k| now - k.at < REMEMBERED && !k.handle.never_was());
-        if let Some(earlier) =
-            known.iter().find(|k| k.named.key == named.key && k.named.session == named.session)
-        {
-            if earlier.named.digest != named.digest {
-                let why = "This `Idempotency-Key` was used for another request";
-                return Err(Fault::invalid("Idempotency-Key", why));
-            }
-            return Ok((earlier.handle.clone(), true));
+        known.retain(|k| k.at.elapsed() < MARKED_FOR && !k.handle.never_was());
+        if let Some(earlier) = known.iter().find(|k| k.named.name == named.name) {
+            named.check(&earlier.named.digest)?;
+            return Ok(Stands::Here(earlier.handle.clone()));
         }
-        if known.len() >= PER_USER {
+        let turn = hub::new_turn();
+        let mark = Mark { digest: named.digest.clone(), turn: turn.clone(), message: None };
+        let earlier = directory.mark(who, &named.name, &mark, UnixMs::now()).await.map_err(no_directory)?;
+        if let Some(earlier) = earlier {
+            named.check(&earlier.digest)?;
+            return Ok(Stands::Elsewhere(earlier));
+        }
+        let handle = begin(Some(Once { turn, who: who.clone(), name: named.name.clone() }));
+        if known.len() >= MAX_MARKS {
             known.remove(0);
         }
-        let handle = begin();
-        known.push(Known { named, at: now, handle: handle.clone() });
-        Ok((handle, false))
+        known.push(Known { named, at: Instant::now(), handle: handle.clone() });
+        Ok(Stands::Begun(handle))
+    }
+
+    fn of(&self, who: &Identity) -> Arc<tokio::sync::Mutex<Vec<Known>>> {
+        let mut users = self.by_user.lock().unwrap_or_else(PoisonError::into_inner);
+        if users.len() >= USERS && !users.contains_key(who) {
+            let stalest = users.iter().min_by_key(|(_, user)| user.used).map(|(who, _)| who.clone());
+            stalest.and_then(|who| users.remove(&who));
+        }
+        let user =
+            users.entry(who.clone()).or_insert_with(|| User { used: Instant::now(), known: Arc::default() });
+        user.used = Instant::now();
+        user.known.clone()
     }
 }

@@ -22,8 +22,8 @@ use super::{
     events,
     fault::{Fault, Kind},
     hub::{Ask, Done, Ending, Handle, Patience, Place},
-    idempotency::Named,
-    rfc3339,
+    idempotency::{Named, Stands},
+    recall, rfc3339,
     welcome::Welcome,
 };
 use crate::{
@@ -123,7 +123,7 @@ impl Face {
         shape: fn(Answer) -> Response,
     ) -> Result<Response, Fault> {
         let user = prompted.caller.who.user.clone();
-        let ask = Ask { user, prompt, attachments: None, patience: Patience::Wait };
+        let ask = Ask { user, prompt, attachments: None, patience: Patience::Wait, once: None };
         self.ask(entry, ask, prompted, shape).await
     }
 
@@ -136,17 +136,33 @@ impl Face {
         prompted: Prompted<'_>,
         shape: fn(Answer) -> Response,
     ) -> Result<Response, Fault> {
-        let named = Named::of(prompted.headers, Some(entry.key.clone()), prompted.body)?;
+        let named = Named::of(prompted.headers, &entry.key, prompted.body)?;
         let hub = self.hub(entry)?;
         // Before it is asked, so that nothing of it is missed.
         let here = hub.place();
-        let (handle, again) = self.keys.once(&prompted.caller.who, named, || hub.ask(self, ask))?;
-        let mut response = if wants_events(prompted.headers) {
-            let place = if again { handle.since().unwrap_or(here) } else { here };
-            let welcome = Welcome::new(&self.core, prompted.caller, Some(entry.key.clone()));
-            events::of_turn(hub.subscribe(Some(Place::After(place))), welcome, handle)
-        } else {
-            shape(Answer::of(entry, wait(&handle, prompted.patience).await?)?)
+        let (who, directory) = (&prompted.caller.who, &self.core.directory);
+        let begin = |once| hub.ask(self, Ask { once, ..ask });
+        let stands = self.keys.once(directory, who, named, begin).await?;
+        let again = !matches!(stands, Stands::Begun(_));
+        let place = match &stands {
+            Stands::Here(handle) => handle.since().unwrap_or(here),
+            _ => here,
+        };
+        let mut response = match (stands, wants_events(prompted.headers)) {
+            (Stands::Begun(handle) | Stands::Here(handle), true) => {
+                let welcome = Welcome::new(&self.core, prompted.caller, Some(entry.key.clone()));
+                events::of_turn(hub.subscribe(Some(Place::After(place))), welcome, handle)
+            }
+            (Stands::Begun(handle) | Stands::Here(handle), false) => {
+                shape(Answer::of(entry, wait(&handle, prompted.patience).await?)?)
+            }
+            (Stands::Elsewhere(mark), events) => {
+                let end = recall::outcome(self, &hub, who.user.clone(), &mark, prompted.patience).await;
+                match events {
+                    true => events::of_end(&Handle::of(mark.turn, end), here),
+                    false => shape(Answer::of(entry, end?)?),
+                }
+            }
         };
         if again {
             response.headers_mut().insert("idempotency-replayed", HeaderValue::from_static("true"));
@@ -158,7 +174,8 @@ impl Face {
 impl Message {
     fn into_ask(self, who: &Identity) -> Ask {
         let attachments = self.attachments.map(|a| json!(a));
-        Ask { user: who.user.clone(), prompt: self.prompt, attachments, patience: self.mode.patience() }
+        let (user, patience) = (who.user.clone(), self.mode.patience());
+        Ask { user, prompt: self.prompt, attachments, patience, once: None }
     }
 }
 

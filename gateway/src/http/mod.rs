@@ -21,6 +21,7 @@ mod messages;
 mod patient;
 mod profile;
 mod query;
+mod recall;
 mod requests;
 mod resources;
 mod serve;

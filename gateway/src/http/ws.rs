@@ -252,7 +252,13 @@ impl Conversation {
                 // How it ends is told by events.
                 self.hub.ask(
                     &self.face,
-                    Ask { user: self.welcome.caller().who.user.clone(), prompt, attachments, patience },
+                    Ask {
+                        user: self.welcome.caller().who.user.clone(),
+                        prompt,
+                        attachments,
+                        patience,
+                        once: None,
+                    },
                 );
                 Ok(())
             }

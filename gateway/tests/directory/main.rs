@@ -2,6 +2,7 @@
 
 mod claims;
 mod crash;
+mod marks;
 mod migrations;
 mod model;
 mod people;
@@ -16,6 +17,7 @@ use jetway_gateway::directory::{
 };
 
 use claims::*;
+use marks::*;
 use migrations::*;
 use people::*;
 use store::Store;
@@ -52,6 +54,8 @@ both! {
     all_is_there_after_a_crash
     two_gateways_see_the_same
     lifetimes_end
+    a_name_stands_for_one_request
+    the_oldest_names_make_room
     what_was_there_is_brought_up_to_date
     what_is_of_a_later_version_is_left_alone
     how_long_it_takes

@@ -27,9 +27,13 @@ use jetway_loadtest::stub::Stub;
 
 /// A stub and a gateway with HTTP before it. The directory goes with the value that is returned last.
 async fn gateway(more: &str) -> (Stub, Gateway, tempfile::TempDir) {
-    let stub = stub(1);
-    let dir = tempfile::tempdir().unwrap();
-    let more = format!("directory.path = \"{}\"\n{more}", dir.path().join("directory.db").display());
-    let gateway = start(&with_http(&fleet(stub.addrs(), &more))).await;
+    let (stub, dir) = (stub(1), tempfile::tempdir().unwrap());
+    let gateway = gateway_on(&stub, &dir, more).await;
     (stub, gateway, dir)
+}
+
+/// Another one, on the same CLI server and with the same directory.
+async fn gateway_on(stub: &Stub, dir: &tempfile::TempDir, more: &str) -> Gateway {
+    let more = format!("directory.path = \"{}\"\n{more}", dir.path().join("directory.db").display());
+    start(&with_http(&fleet(stub.addrs(), &more))).await
 }

@@ -188,7 +188,10 @@ async fn survives_a_restart(program: &Path, members: Value, who_answers: &str) {
     let mut asked = asking(&model);
     asked["members"] = members;
     let id = ada.create(asked).await;
-    assert_eq!(ada.ask(&id, "[[say before]]").await, "before");
+    let before = json!({ "prompt": "[[say before]]" });
+    let once = |gateway: &Gateway| Http::user(gateway, "ada").with("idempotency-key", "before");
+    let first = once(&gateway).post(&messages(&id), before.clone()).await.json();
+    assert_eq!(first["content"], "before", "{first}");
     let mut turn = prompt(&ada, &id, SHELL).await;
     let request = waiting(&ada, &id).await;
     assert_eq!(gateway.app.drain(std::future::pending()).await, 1, "the turn is cut off");
@@ -214,6 +217,8 @@ async fn survives_a_restart(program: &Path, members: Value, who_answers: &str) {
     assert!(said.data["content"].as_str().unwrap().contains("from-the-shell"), "{}", said.data);
     events.until("session.idle").await;
     assert_eq!(whoever.ask(&id, "[[say after]]").await, "after");
+    let again = once(&gateway).post(&messages(&id), before).await.json();
+    assert_eq!((&again["turn_id"], &again["content"]), (&first["turn_id"], &first["content"]), "{again}");
 }
 
 /// A CLI server of a fleet stays, and what it asked waits on for as long as somebody has the session attached there.

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use crate::{
     common::{
+        Gateway,
         client::Client,
         http::{Event, Http, deltas},
         until,
@@ -150,6 +151,44 @@ async fn a_key_stands_for_one_turn() {
     let other = Http::user(&gateway, "ada").with("idempotency-key", "k-2");
     assert_eq!(other.post(&path, body).await.status, 200);
     assert_eq!(sent(), 2);
+}
+
+/// Neither a gateway that is started anew nor another one sends it again.
+#[tokio::test]
+async fn a_key_outlives_its_gateway() {
+    let (stub, gateway, dir) = gateway("").await;
+    let body = |n: u32| json!({ "prompt": format!("number {n}") });
+    let keyed =
+        |gateway: &Gateway, n: u32| Http::user(gateway, "ada").with("idempotency-key", &format!("k-{n}"));
+    let id = Http::user(&gateway, "ada").create(json!({})).await;
+    let path = messages(&id);
+    let one = keyed(&gateway, 1).post(&path, body(1)).await.json();
+    let lost = keyed(&gateway, 2);
+    let unheard = json!({ "prompt": "[[hang]]" });
+    let waits = tokio::spawn({
+        let (path, unheard) = (path.clone(), unheard.clone());
+        async move { lost.post(&path, unheard).await }
+    });
+    until("it runs", || stub.received().iter().filter(|r| r.method == "session.send").count() == 2).await;
+    gateway.app.drain(std::future::ready(())).await;
+    waits.await.unwrap();
+    let sent = || stub.received().iter().filter(|r| r.method == "session.send").count();
+
+    let gateway = crate::gateway_on(&stub, &dir, "").await;
+    let again = keyed(&gateway, 1).post(&path, body(1)).await;
+    assert_eq!((again.status.as_u16(), &again.json()["content"]), (200, &json!("You said: number 1")));
+    assert_eq!(
+        (&again.json()["turn_id"], &again.json()["message_id"]),
+        (&one["turn_id"], &one["message_id"])
+    );
+    assert_eq!(again.headers["idempotency-replayed"], "true");
+    keyed(&gateway, 2).post(&path, unheard).await.problem(502, "turn-indeterminate");
+    keyed(&gateway, 1).post(&path, body(2)).await.problem(422, "invalid-request");
+    let mut replay = keyed(&gateway, 1).stream(Method::POST, &path, Some(&body(1).to_string())).await;
+    assert_eq!(replay.until("jetway.turn_ended").await.data["turn"], one["turn_id"]);
+    assert_eq!(sent(), 2, "nothing was sent again");
+    assert_eq!(keyed(&gateway, 3).post(&path, body(3)).await.status, 200);
+    assert_eq!(sent(), 3);
 }
 
 #[tokio::test]

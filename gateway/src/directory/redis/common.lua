@@ -6,6 +6,8 @@
 --   taken:<domain> <id>   k, on servers that are not of one's own
 --   pending     sorted by `updated`: the k that nobody confirmed
 --   due         sorted by when they are to end by themselves; later, while somebody sees to that
+--   marks:<tenant>/<user>   hash: the name of a request -> what it came to, as JSON: digest, turn, message
+--   marked:<tenant>/<user>  those names, sorted by when they were given
 --   version     of all this: 2
 --   view:<tenant>/<user>:…  what that user sees: started, updated (by time), ids (`<id> <owner>`),
 --               names (`<name as compared>\0<owner> <id>`); and of one's own: used, records (by time).

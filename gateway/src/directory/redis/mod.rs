@@ -15,7 +15,7 @@ use self::{
     parse::{Answer, Listed, Packed},
 };
 use super::{
-    BATCH, Change, Claim, MAX_MEMBERS, MAX_RECORDS, New,
+    BATCH, Change, Claim, MARKED_FOR, MAX_MARKS, MAX_MEMBERS, MAX_RECORDS, Mark, New,
     entry::{Entry, Key, Lifetime, Place, UnixMs},
     error::{ChangeError, ClaimError, FenceError, ListError, MoveError, OpenError, StoreError},
     news::Outgoing,
@@ -55,6 +55,7 @@ scripts! {
     FIND = "find.lua";
     FORGET = "forget.lua";
     LIST = "list.lua";
+    MARK = "mark.lua";
     MIGRATE = "migrate.lua";
     MOVE = "move.lua";
     ORPHANS = "orphans.lua";
@@ -226,6 +227,46 @@ impl Redis {
         found.iter().map(Packed::entry).collect()
     }
 
+    pub(super) async fn mark(
+        &self,
+        who: Identity,
+        name: String,
+        mark: Mark,
+        at: UnixMs,
+    ) -> Result<Option<Mark>, StoreError> {
+        let mut call = marked(&who, &name, "put");
+        let kept = MARKED_FOR.as_millis() as u64;
+        call.arg(mark.digest)
+            .arg(mark.turn)
+            .arg(at.0)
+            .arg(at.0.saturating_sub(kept))
+            .arg(kept)
+            .arg(MAX_MARKS);
+        let known: Vec<String> = self.run(&call).await?;
+        match <[String; 3]>::try_from(known) {
+            Ok([digest, turn, message]) => {
+                Ok(Some(Mark { digest, turn, message: Some(message).filter(|m| !m.is_empty()) }))
+            }
+            Err(known) if known.is_empty() => Ok(None),
+            Err(_) => Err(nonsense()),
+        }
+    }
+
+    pub(super) async fn complete_mark(
+        &self,
+        who: Identity,
+        name: String,
+        message: String,
+    ) -> Result<(), StoreError> {
+        let _: Vec<String> = self.run(marked(&who, &name, "message").arg(message)).await?;
+        Ok(())
+    }
+
+    pub(super) async fn unmark(&self, who: Identity, name: String) -> Result<(), StoreError> {
+        let _: Vec<String> = self.run(&marked(&who, &name, "remove")).await?;
+        Ok(())
+    }
+
     pub(super) async fn record_fence(&self, key: Key, fence: u64) -> Result<(), FenceError> {
         let mut call = of(&FENCE, &key);
         let (answer, highest): (Answer, Option<u64>) = parse::pair(self.run(call.arg(fence)).await?)?;
@@ -298,6 +339,13 @@ impl Redis {
 fn of(script: &'static Script, key: &Key) -> ScriptInvocation<'static> {
     let mut call = script.key(PREFIX);
     put_key(&mut call, &key.owner, key.id.as_str());
+    call
+}
+
+fn marked(who: &Identity, name: &str, what: &str) -> ScriptInvocation<'static> {
+    let mut call = MARK.key(PREFIX);
+    put_key(&mut call, who, name);
+    call.arg(what);
     call
 }
 

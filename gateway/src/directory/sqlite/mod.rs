@@ -1,6 +1,7 @@
 //! The directory in a file, for one gateway. One thread makes the changes, another answers questions
 //! meanwhile: each sees what was committed before it was asked.
 
+mod marks;
 mod read;
 mod recent;
 mod schema;
@@ -15,7 +16,7 @@ use jetway_config::{Identity, SessionId};
 
 use self::{recent::Recent, thread::Thread};
 use super::{
-    BATCH, Change, Claim, New,
+    BATCH, Change, Claim, Mark, New,
     entry::{Entry, Key, Place, UnixMs},
     error::{ChangeError, ClaimError, FenceError, ListError, MoveError, OpenError, StoreError},
     page::{List, Page, Position},
@@ -133,6 +134,29 @@ impl Sqlite {
 
     pub(super) async fn record_fence(&self, key: Key, fence: u64) -> Result<(), FenceError> {
         self.change_one(key, move |c, key| write::record_fence(c, key, fence)).await?
+    }
+
+    pub(super) async fn mark(
+        &self,
+        who: Identity,
+        name: String,
+        mark: Mark,
+        at: UnixMs,
+    ) -> Result<Option<Mark>, StoreError> {
+        self.changes.run(move |c| marks::put(c, &who, &name, &mark, at), || ()).await
+    }
+
+    pub(super) async fn complete_mark(
+        &self,
+        who: Identity,
+        name: String,
+        message: String,
+    ) -> Result<(), StoreError> {
+        self.changes.run(move |c| marks::complete(c, &who, &name, &message), || ()).await
+    }
+
+    pub(super) async fn unmark(&self, who: Identity, name: String) -> Result<(), StoreError> {
+        self.changes.run(move |c| marks::remove(c, &who, &name), || ()).await
     }
 
     pub(super) async fn find(&self, who: Identity, id: SessionId) -> Result<Option<Entry>, StoreError> {

@@ -13,8 +13,13 @@ use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 use crate::directory::error::{OpenError, StoreError};
 
 /// What makes each version of the one before. Never edited once released: added to.
-const MIGRATIONS: [&str; 4] =
-    [include_str!("1.sql"), include_str!("2.sql"), include_str!("3.sql"), include_str!("4.sql")];
+const MIGRATIONS: [&str; 5] = [
+    include_str!("1.sql"),
+    include_str!("2.sql"),
+    include_str!("3.sql"),
+    include_str!("4.sql"),
+    include_str!("5.sql"),
+];
 
 /// How long another program's lock on the file is waited for: a backup, an operator's `sqlite3`.
 const BUSY: Duration = Duration::from_secs(2);

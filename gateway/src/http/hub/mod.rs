@@ -29,7 +29,7 @@ pub(super) use self::{
     ring::EventId,
     state::Ending,
     subscription::{Next, Over, Place, Pulse, Source, Subscription},
-    turns::{Ask, Done, Handle, Patience},
+    turns::{Ask, Done, Handle, Once, Patience, new_turn},
 };
 use self::{
     hubs::Numbers,

@@ -11,8 +11,9 @@ use tokio::{
     sync::watch,
     time::{interval, sleep, timeout},
 };
+use tracing::warn;
 
-use jetway_config::UserId;
+use jetway_config::{Identity, UserId};
 
 use super::{
     Held, Hub,
@@ -53,6 +54,22 @@ pub(in crate::http) struct Ask {
     /// Passed on as they are.
     pub(in crate::http) attachments: Option<Value>,
     pub(in crate::http) patience: Patience,
+    /// It is to be done once.
+    pub(in crate::http) once: Option<Once>,
+}
+
+/// What a prompt that is to be sent once is known by in the directory.
+#[derive(Debug, Clone)]
+pub(in crate::http) struct Once {
+    /// The turn that it begins.
+    pub(in crate::http) turn: String,
+    pub(in crate::http) who: Identity,
+    pub(in crate::http) name: String,
+}
+
+/// A name for a turn.
+pub(in crate::http) fn new_turn() -> String {
+    format!("turn-{}", uuid::Uuid::new_v4().simple())
 }
 
 /// What to do when a turn is running.
@@ -124,12 +141,16 @@ impl Handle {
         }
     }
 
+    /// One whose end is known.
+    pub(in crate::http) fn of(turn: String, end: Result<Done, Fault>) -> Arc<Self> {
+        let (_, done) = watch::channel(Some(end));
+        Arc::new(Self { id: turn, since: OnceLock::new(), done })
+    }
+
     /// Whether it was refused before anything could come of it.
     pub(in crate::http) fn never_was(&self) -> bool {
         let outcome = self.done.borrow();
-        let refused = outcome.as_ref().and_then(|outcome| outcome.as_ref().err());
-        refused
-            .is_some_and(|fault| !matches!(fault.kind, Kind::Indeterminate | Kind::Timeout | Kind::CliFailed))
+        outcome.as_ref().and_then(|outcome| outcome.as_ref().err()).is_some_and(never_was)
     }
 
     /// What is told of its end, once it has ended.
@@ -144,6 +165,11 @@ impl Handle {
     pub(in crate::http) fn since(&self) -> Option<EventId> {
         self.since.get().copied()
     }
+}
+
+/// Whether nothing can have come of a prompt that was answered so.
+fn never_was(fault: &Fault) -> bool {
+    !matches!(fault.kind, Kind::Indeterminate | Kind::Timeout | Kind::CliFailed)
 }
 
 fn lost() -> Fault {
@@ -162,11 +188,18 @@ impl Hub {
             return handle;
         }
         let (done, outcome) = watch::channel(None);
-        let id = format!("turn-{}", uuid::Uuid::new_v4().simple());
+        let once = ask.once.clone();
+        let id = once.as_ref().map_or_else(new_turn, |once| once.turn.clone());
         let handle = Arc::new(Handle { id, since: OnceLock::new(), done: outcome });
         let (hub, face, handed) = (self.clone(), face.clone(), handle.clone());
         face.core.tracker.clone().spawn(async move {
             if let Err(fault) = hub.conduct(&face, ask, &handed, &done).await {
+                // Before anybody hears that it may be tried again.
+                if let Some(once) = once.filter(|_| never_was(&fault))
+                    && let Err(error) = face.core.directory.unmark(&once.who, &once.name).await
+                {
+                    warn!(%error, "the session directory");
+                }
                 hub.tell(REFUSED, &json!({ "turn": handed.id, "problem": fault.to_json() }));
                 done.send_replace(Some(Err(fault)));
             }
@@ -213,8 +246,13 @@ impl Hub {
         match self.prompt(face, &ask.user, ask.patience, params).await {
             Ok(reply) => {
                 let message = reply["messageId"].as_str().unwrap_or_default().to_owned();
-                let ended = self.with(|state| state.taken(&handle.id, message));
+                let ended = self.with(|state| state.taken(&handle.id, message.clone()));
                 self.act(ended.into_iter().collect());
+                if let Some(Once { who, name, .. }) = &ask.once
+                    && let Err(error) = face.core.directory.complete_mark(who, name, &message).await
+                {
+                    warn!(%error, "the session directory");
+                }
             }
             Err(fault) => {
                 let mut inner = self.lock();
