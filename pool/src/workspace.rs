@@ -8,7 +8,7 @@ use std::{
     io,
     os::{
         fd::AsRawFd as _,
-        unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+        unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, fchown},
     },
     path::{Path, PathBuf},
 };
@@ -85,12 +85,19 @@ fn inside(dir: &File, name: &str) -> PathBuf {
     Path::new("/proc/self/fd").join(dir.as_raw_fd().to_string()).join(name)
 }
 
-/// Opens a directory in another one, making it if need be.
+/// Opens a directory in another one, making it if need be: for whoever owns that one, as a home's account does.
 fn enter(dir: &File, name: &str) -> io::Result<File> {
     let path = inside(dir, name);
     match DirBuilder::new().mode(0o700).create(&path) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
-        _ => open(&path),
+        Ok(()) => {
+            let (made, owner) = (open(&path)?, dir.metadata()?);
+            if owner.uid() != made.metadata()?.uid() {
+                fchown(&made, Some(owner.uid()), Some(owner.gid()))?;
+            }
+            Ok(made)
+        }
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => open(&path),
+        Err(error) => Err(error),
     }
 }
 
@@ -119,6 +126,23 @@ mod tests {
         other.make().unwrap();
         one.remove().unwrap();
         assert!(!one.path().exists() && other.path().exists());
+    }
+
+    #[test]
+    fn they_are_the_homes_owners() {
+        if !nix::unistd::geteuid().is_root() {
+            return eprintln!("SKIPPED they_are_the_homes_owners: only root has other accounts");
+        }
+        let state = tempfile::tempdir().unwrap();
+        let home = state.path().join("acme/ada");
+        fs::create_dir_all(&home).unwrap();
+        std::os::unix::fs::chown(&home, Some(200_001), Some(200_001)).unwrap();
+        let one = workspace(state.path(), "s-1");
+        one.make().unwrap();
+        for made in [home.join(ALL), one.path()] {
+            let owner = made.metadata().unwrap();
+            assert_eq!((owner.uid(), owner.gid()), (200_001, 200_001), "{}", made.display());
+        }
     }
 
     #[test]
