@@ -22,9 +22,12 @@ const LOOK: Duration = Duration::from_secs(1);
 /// The longest that a new connection waits for an old one to be seen to have ended.
 const PARTING: Duration = Duration::from_millis(250);
 
-/// How often a process is asked for, when others are to make room for it.
+/// How long one is waited for that makes room, before another one has to as well: a process that is let go of ends
+/// within milliseconds, on a machine that has time for it.
+const ENDING: Duration = Duration::from_millis(250);
+/// How many have to at most.
 const TRIES: u32 = 5;
-/// The pause between: a process that is let go of is free within milliseconds.
+/// How often it is looked whether there is room.
 const PAUSE: Duration = Duration::from_millis(20);
 
 /// Every connected client, by user.
@@ -153,18 +156,20 @@ pub(crate) async fn watch(core: Arc<Core>) {
 /// The CLI server of `who`. Another's process rests for it if need be: one of the same tenant where that has all it
 /// may have, else anybody's.
 pub(crate) async fn home(core: &Core, who: &Identity) -> Result<Attachment, PoolError> {
-    let mut tries = 1..TRIES;
+    let mut tries = 0..TRIES;
+    let mut made: Option<Instant> = None;
     loop {
         let of_tenant = core.processes_of(&who.tenant);
-        match core.pool.home(who, of_tenant).await {
-            Err(PoolError::Full { whose, .. })
-                if make_room(core, (whose == Whose::Tenant).then_some(&who.tenant))
-                    && tries.next().is_some() =>
-            {
-                sleep(PAUSE).await;
+        let outcome = core.pool.home(who, of_tenant).await;
+        let Err(PoolError::Full { whose, .. }) = &outcome else { return outcome };
+        if made.is_none_or(|since| since.elapsed() >= ENDING) {
+            let tenant = (*whose == Whose::Tenant).then_some(&who.tenant);
+            if tries.next().is_none() || !make_room(core, tenant) {
+                return outcome;
             }
-            outcome => return outcome,
+            made = Some(Instant::now());
         }
+        sleep(PAUSE).await;
     }
 }
 
