@@ -79,14 +79,8 @@ pub(super) async fn analyze(
         let face = face.clone();
         async move {
             let (entry, hub) = face.create(&who, wish).await?;
-            let ask = Ask {
-                user: who.user.clone(),
-                prompt,
-                attachments: None,
-                patience: Patience::Wait,
-                once: None,
-            };
-            let done = messages::wait(&hub.ask(&face, ask), patience).await;
+            let ask = Ask { user: who.user.clone(), prompt, attachments: None, patience: Patience::Wait };
+            let done = messages::wait(&hub.ask(&face, ask, None), patience).await;
             // The answer does not wait for this, and nobody hears how it went.
             let removed = face.end(&entry, &How { force: true, ..How::default() }).await;
             if let Err(fault) = removed {

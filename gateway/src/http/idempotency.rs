@@ -68,7 +68,7 @@ impl Named {
         let key = key.to_str().ok().filter(|k| !k.is_empty() && k.len() <= KEY_BYTES);
         let why = format!("`Idempotency-Key` must be 1 to {KEY_BYTES} printable characters");
         let key = key.ok_or_else(|| Fault::new(Kind::Malformed, why))?;
-        // Neither of which holds a blank.
+        // There is no blank in what a session is called.
         Ok(Some(Self { name: digest(format!("{session} {key}").as_bytes()), digest: digest(body) }))
     }
 
@@ -88,10 +88,9 @@ impl Keys {
         &self,
         directory: &Directory,
         who: &Identity,
-        named: Option<Named>,
-        begin: impl FnOnce(Option<Once>) -> Arc<Handle>,
+        named: Named,
+        begin: impl FnOnce(Once) -> Arc<Handle>,
     ) -> Result<Stands, Fault> {
-        let Some(named) = named else { return Ok(Stands::Begun(begin(None))) };
         let known = self.of(who);
         let mut known = known.lock().await;
         // A turn that was refused never was: the same request may try again.
@@ -107,7 +106,7 @@ impl Keys {
             named.check(&earlier.digest)?;
             return Ok(Stands::Elsewhere(earlier));
         }
-        let handle = begin(Some(Once { turn, who: who.clone(), name: named.name.clone() }));
+        let handle = begin(Once { turn, who: who.clone(), name: named.name.clone() });
         if known.len() >= MAX_MARKS {
             known.remove(0);
         }

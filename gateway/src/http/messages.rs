@@ -21,7 +21,7 @@ use super::{
     caller::{Admitted, Caller},
     events,
     fault::{Fault, Kind},
-    hub::{Ask, Done, Ending, Handle, Patience, Place},
+    hub::{Ask, Done, Ending, Handle, Hub, Patience, Place},
     idempotency::{Named, Stands},
     recall, rfc3339,
     welcome::Welcome,
@@ -123,7 +123,7 @@ impl Face {
         shape: fn(Answer) -> Response,
     ) -> Result<Response, Fault> {
         let user = prompted.caller.who.user.clone();
-        let ask = Ask { user, prompt, attachments: None, patience: Patience::Wait, once: None };
+        let ask = Ask { user, prompt, attachments: None, patience: Patience::Wait };
         self.ask(entry, ask, prompted, shape).await
     }
 
@@ -140,9 +140,11 @@ impl Face {
         let hub = self.hub(entry)?;
         // Before it is asked, so that nothing of it is missed.
         let here = hub.place();
-        let (who, directory) = (&prompted.caller.who, &self.core.directory);
-        let begin = |once| hub.ask(self, Ask { once, ..ask });
-        let stands = self.keys.once(directory, who, named, begin).await?;
+        let who = prompted.caller.who.clone();
+        let stands = match named {
+            None => Stands::Begun(hub.ask(self, ask, None)),
+            Some(named) => self.once(who.clone(), named, hub.clone(), ask).await?,
+        };
         let again = !matches!(stands, Stands::Begun(_));
         let place = match &stands {
             Stands::Here(handle) => handle.since().unwrap_or(here),
@@ -157,7 +159,7 @@ impl Face {
                 shape(Answer::of(entry, wait(&handle, prompted.patience).await?)?)
             }
             (Stands::Elsewhere(mark), events) => {
-                let end = recall::outcome(self, &hub, who.user.clone(), &mark, prompted.patience).await;
+                let end = recall::outcome(self, &hub, who.user, &mark, prompted.patience).await;
                 match events {
                     true => events::of_end(&Handle::of(mark.turn, end), here),
                     false => shape(Answer::of(entry, end?)?),
@@ -169,13 +171,31 @@ impl Face {
         }
         Ok(response)
     }
+
+    /// What a key stands for. It is found out beside the request: one whose caller leaves in the middle of that would
+    /// leave a key behind that stands for nothing.
+    async fn once(
+        self: &Arc<Self>,
+        who: Identity,
+        named: Named,
+        hub: Arc<Hub>,
+        ask: Ask,
+    ) -> Result<Stands, Fault> {
+        let face = self.clone();
+        let found = self.core.tracker.spawn(async move {
+            let begin = |once| hub.ask(&face, ask, Some(once));
+            face.keys.once(&face.core.directory, &who, named, begin).await
+        });
+        found
+            .await
+            .unwrap_or_else(|_| Err(Fault::new(Kind::Internal, "What the key stands for was not found out")))
+    }
 }
 
 impl Message {
     fn into_ask(self, who: &Identity) -> Ask {
         let attachments = self.attachments.map(|a| json!(a));
-        let (user, patience) = (who.user.clone(), self.mode.patience());
-        Ask { user, prompt: self.prompt, attachments, patience, once: None }
+        Ask { user: who.user.clone(), prompt: self.prompt, attachments, patience: self.mode.patience() }
     }
 }
 
@@ -203,11 +223,14 @@ pub(super) fn patience(seconds: Option<u64>) -> Result<Duration, Fault> {
 pub(super) async fn wait(handle: &Handle, patience: Duration) -> Result<Done, Fault> {
     match timeout(patience, handle.ended()).await {
         Ok(done) => done,
-        Err(_) => {
-            let why = "The turn still runs; follow it by the session's events, or stop it by its abort";
-            Err(Fault::new(Kind::Timeout, why).with("turn", handle.id.as_str()))
-        }
+        Err(_) => Err(still_runs(&handle.id)),
     }
+}
+
+/// A turn did not end in the time that somebody waited for it.
+pub(super) fn still_runs(turn: &str) -> Fault {
+    let why = "The turn still runs; follow it by the session's events, or stop it by its abort";
+    Fault::new(Kind::Timeout, why).with("turn", turn)
 }
 
 fn wants_events(headers: &HeaderMap) -> bool {

@@ -17,6 +17,7 @@ use super::{
     Face,
     fault::{Fault, Kind},
     hub::{Done, Ending, Hub},
+    messages::still_runs,
 };
 use crate::directory::Mark;
 
@@ -38,8 +39,7 @@ pub(super) async fn outcome(
     hub.attach(face).await?;
     while runs(face, hub).await {
         if Instant::now() >= deadline {
-            let why = "The turn still runs; follow it by the session's events, or stop it by its abort";
-            return Err(Fault::new(Kind::Timeout, why).with("turn", mark.turn.as_str()));
+            return Err(still_runs(&mark.turn));
         }
         sleep(LOOK).await;
     }

@@ -252,13 +252,8 @@ impl Conversation {
                 // How it ends is told by events.
                 self.hub.ask(
                     &self.face,
-                    Ask {
-                        user: self.welcome.caller().who.user.clone(),
-                        prompt,
-                        attachments,
-                        patience,
-                        once: None,
-                    },
+                    Ask { user: self.welcome.caller().who.user.clone(), prompt, attachments, patience },
+                    None,
                 );
                 Ok(())
             }

@@ -143,15 +143,9 @@ pub(crate) async fn enter(core: &Core, session: &Session, turn: &Turn, leg: &Leg
     Ok(())
 }
 
-/// Before a turn goes on under a new lease that an earlier holder has left waiting for its people: the same, but that
-/// it is not stopped.
-pub(crate) async fn take_over(core: &Core, session: &Session, turn: &Turn) -> Result<(), Refusal> {
-    write_down(core, session, turn).await?;
-    session.set_fence(turn.fence());
-    Ok(())
-}
-
-async fn write_down(core: &Core, session: &Session, turn: &Turn) -> Result<(), Refusal> {
+/// Writes a fence down. All that is done before a turn goes on that an earlier holder has left waiting for its people:
+/// that is not stopped, and whatever comes next under this lease still has to [enter].
+pub(crate) async fn write_down(core: &Core, session: &Session, turn: &Turn) -> Result<(), Refusal> {
     match core.directory.record_fence(&session.key, turn.fence().to_u64()).await {
         Ok(()) => Ok(()),
         // Another holder came after this one: what is held is worth nothing.

@@ -13,6 +13,9 @@ use crate::{
     sessions::{lease, registry::Session, tools},
 };
 
+/// The member of a resume's params by which the CLI server is to go on with what waits.
+const CONTINUES: &str = "continuePendingWork";
+
 #[derive(Debug, Clone)]
 pub(super) struct Lease;
 
@@ -52,8 +55,6 @@ fn continues(call: &Call) -> bool {
     let continues = || call.request.params()?.get(CONTINUES)?.as_bool();
     matches!(call.method.scope, Scope::Create | Scope::Resume) && continues() == Some(true)
 }
-
-const CONTINUES: &str = "continuePendingWork";
 
 /// Has it attach the session and no more.
 fn do_not_continue(call: &mut Call) {
@@ -112,7 +113,7 @@ async fn acquire_to_continue(call: &mut Call, session: &Arc<Session>) -> Result<
     let (key, deadline) = (lease::lock_key(&session.key), Instant::now() + core.config.locks.ttl);
     match core.turns.begin(&key, call.whose(), deadline).await {
         Ok(turn) => {
-            lease::take_over(&core, session, &turn).await?;
+            lease::write_down(&core, session, &turn).await?;
             call.lease = Some(turn);
         }
         Err(AcquireError::Closed) => return Err(refusal(&AcquireError::Closed)),

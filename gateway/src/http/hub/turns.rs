@@ -54,8 +54,6 @@ pub(in crate::http) struct Ask {
     /// Passed on as they are.
     pub(in crate::http) attachments: Option<Value>,
     pub(in crate::http) patience: Patience,
-    /// It is to be done once.
-    pub(in crate::http) once: Option<Once>,
 }
 
 /// What a prompt that is to be sent once is known by in the directory.
@@ -177,8 +175,13 @@ fn lost() -> Fault {
 }
 
 impl Hub {
-    /// Takes a prompt on. It goes on when its caller does not wait any more.
-    pub(in crate::http) fn ask(self: &Arc<Self>, face: &Arc<Face>, ask: Ask) -> Arc<Handle> {
+    /// Takes a prompt on; `once`, if it is to be sent once. It goes on when its caller does not wait any more.
+    pub(in crate::http) fn ask(
+        self: &Arc<Self>,
+        face: &Arc<Face>,
+        ask: Ask,
+        once: Option<Once>,
+    ) -> Arc<Handle> {
         if ask.patience == Patience::Steer
             && let Some(handle) = self.current()
         {
@@ -188,12 +191,11 @@ impl Hub {
             return handle;
         }
         let (done, outcome) = watch::channel(None);
-        let once = ask.once.clone();
         let id = once.as_ref().map_or_else(new_turn, |once| once.turn.clone());
         let handle = Arc::new(Handle { id, since: OnceLock::new(), done: outcome });
         let (hub, face, handed) = (self.clone(), face.clone(), handle.clone());
         face.core.tracker.clone().spawn(async move {
-            if let Err(fault) = hub.conduct(&face, ask, &handed, &done).await {
+            if let Err(fault) = hub.conduct(&face, ask, once.as_ref(), &handed, &done).await {
                 // Before anybody hears that it may be tried again.
                 if let Some(once) = once.filter(|_| never_was(&fault))
                     && let Err(error) = face.core.directory.unmark(&once.who, &once.name).await
@@ -223,6 +225,7 @@ impl Hub {
         self: &Arc<Self>,
         face: &Arc<Face>,
         ask: Ask,
+        once: Option<&Once>,
         handle: &Arc<Handle>,
         done: &watch::Sender<Outcome>,
     ) -> Result<(), Fault> {
@@ -248,7 +251,7 @@ impl Hub {
                 let message = reply["messageId"].as_str().unwrap_or_default().to_owned();
                 let ended = self.with(|state| state.taken(&handle.id, message.clone()));
                 self.act(ended.into_iter().collect());
-                if let Some(Once { who, name, .. }) = &ask.once
+                if let Some(Once { who, name, .. }) = once
                     && let Err(error) = face.core.directory.complete_mark(who, name, &message).await
                 {
                     warn!(%error, "the session directory");
