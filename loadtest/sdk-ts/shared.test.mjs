@@ -132,7 +132,9 @@ describe("shared sessions", () => {
     const next = bob.session.send({ prompt: "[[say and now bob]]" });
     await lose(t, "ada");
     answer.resolve({ kind: "approve-once" });
-    await called;
+    let runs = false;
+    called.then(() => (runs = true));
+    await until(() => runs || ada.recorder.of("session.error").length, "a call of bob's tool");
     await lose(t, "ada");
     release("late");
 

@@ -193,10 +193,15 @@ pub(crate) fn let_go(core: &Core, who: &Identity, reason: Reason) -> bool {
 
 /// A session was attached by one client: the others that had it attached have it again as well, soon.
 pub(crate) fn wake_others_later(by: &Arc<Client>, session: Arc<Session>) {
-    if sleepers(by, &session).next().is_some() {
+    if has_sleepers(by, &session) {
         let by = by.clone();
         by.tracker().clone().spawn(async move { wake_others(&by, &session).await });
     }
+}
+
+/// Whether other clients would bring a session back with their next use of it.
+pub(crate) fn has_sleepers(by: &Arc<Client>, session: &Session) -> bool {
+    sleepers(by, session).next().is_some()
 }
 
 /// The other clients that would bring a session back with their next use of it.

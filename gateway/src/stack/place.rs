@@ -19,7 +19,7 @@ use super::{Accepted, Call, Limit, RETRY_AFTER, Refusal, Target, ahead};
 use crate::{
     net::writer::Backlog,
     sessions::{
-        forgotten,
+        forgotten, idle,
         lease::{self, Lease},
         leg::Leg,
         pending::{Sent, Then, Waiting},
@@ -46,7 +46,7 @@ impl Service<Call> for Place {
 
     fn call(&mut self, call: Call) -> Self::Future {
         call.client.touch();
-        if asks_directory(&call) {
+        if asks_directory(&call) || leads_to_sleepers(&call) {
             return Either::Right(Box::pin(place(call)));
         }
         let session = match &call.target {
@@ -72,6 +72,15 @@ impl Service<Call> for Place {
 /// Whether something must stand in the directory, or be read from it, before the CLI server hears of the call.
 fn asks_directory(call: &Call) -> bool {
     attaches(call.method) || call.method.answer == Answer::Directory
+}
+
+/// Whether the call answers what a turn asked, while others who have its session are not attached again yet since its
+/// CLI server was lost: what the answer leads to may be theirs to do, as a call of a tool that they bring.
+fn leads_to_sleepers(call: &Call) -> bool {
+    match &call.target {
+        Target::Session(session) => answers(call.method) && idle::has_sleepers(&call.client, session),
+        Target::Home => false,
+    }
 }
 
 fn place(call: Call) -> impl Future<Output = Result<Accepted, Refusal>> {
@@ -101,7 +110,13 @@ async fn find_and_forward(mut call: Call) -> Result<Accepted, Refusal> {
                 forgotten::look(call.client.core(), session).await?;
                 spot.insert(placing::of(&call.client, session).await?).leg.clone()
             }
-            Target::Session(session) => call.client.leg_of(session).await?,
+            Target::Session(session) => {
+                let leg = call.client.leg_of(session).await?;
+                if answers(call.method) {
+                    idle::wake_others(&call.client, session).await;
+                }
+                leg
+            }
         };
         let then = match call.method.name {
             _ if attaches => ahead::attach(&mut call, &leg).await?,
@@ -190,7 +205,7 @@ fn prepare(call: &mut Call, leg: &Arc<Leg>) -> Result<Then, Refusal> {
         // Its lease is over: nothing more of the turn goes to a CLI server.
         return Err(Refusal::Indeterminate { session: Some(session.key.id.clone()), turn: None });
     }
-    if call.method.name.contains(".handlePending") {
+    if answers(call.method) {
         note_answer(call, &session);
     }
     Ok(match call.method.name {
@@ -229,6 +244,11 @@ fn answers_lapsed(call: &Call, session: &Session, leg: &Leg) -> bool {
     let request = call.request.params().filter(|_| session.is_shared()).and_then(|p| p.get("requestId"));
     let asked = request.and_then(Value::as_str).zip(leg.route_to(session.key.id.as_str()));
     asked.is_some_and(|(id, route)| route.requests(|requests| requests.has_lapsed(&id)))
+}
+
+/// Whether a method answers what a turn asked its people.
+fn answers(method: &Method) -> bool {
+    method.name.contains(".handlePending")
 }
 
 /// Whether a method ends what its sessions do.
