@@ -38,6 +38,13 @@ pub const CLI_OUTPUT_LINE_BYTES: usize = 8 << 10;
 /// host, at some 200 bytes each.
 pub const DEPARTED_SERVERS: usize = 100;
 
+/// How many CLI processes are started at a time for each processor: one works while another waits for the disk. All at
+/// once none would be ready in time.
+pub const STARTS_PER_CPU: usize = 2;
+
+/// How many users may be in line for their CLI process, at some 200 bytes each beside what their calls hold.
+pub const WAITING_FOR_PROCESSES: usize = 10_000;
+
 /// How many servers, users and sessions `/admin/v1/status` lists of each unless asked, and at most: a page that
 /// a person reads, and one that still takes milliseconds. Totals count all of them.
 pub const STATUS_ROWS: RangeInclusive<usize> = 50..=10_000;

@@ -14,7 +14,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use jetway_config::{Config, Fixed, Identity, Live, Sources, TenantId, listen::Port, pool::PoolMode};
 use jetway_lockd::{Lockd, Turns};
-use jetway_pool::Pool;
+use jetway_pool::{Attachment, Pool, PoolError};
 use jetway_wire::catalogue::Surface;
 
 use crate::{
@@ -113,6 +113,11 @@ impl Core {
     /// How many CLI processes a tenant's users may have.
     pub(crate) fn processes_of(&self, tenant: &TenantId) -> usize {
         self.live().tenants.get(tenant).max_processes
+    }
+
+    /// The CLI server of `who`, started if need be.
+    pub(crate) async fn home(&self, who: &Identity) -> Result<Attachment, PoolError> {
+        self.pool.home(who, self.processes_of(&who.tenant)).await
     }
 
     /// Whether CLI servers belong to one user each.
@@ -275,6 +280,7 @@ impl App {
         core.tracker.spawn(auth::watch(core.clone()));
         if core.exclusive() {
             core.tracker.spawn(idle::watch(core.clone()));
+            core.tracker.spawn(idle::give_way(core.clone()));
             core.tracker.spawn(bounds::watch(core.clone()));
         }
         core.tracker.spawn(sweep(core.clone()));

@@ -35,6 +35,7 @@ impl Tenants {
         let dir = tempfile::tempdir().unwrap();
         let limits = format!("auth.keys = [{acmes}, {others}]\ntenants.acme = {{ {MOST} }}");
         let toml = common::per_user(program, &dir.path().join("state"), &limits);
+        let toml = toml.replace("sandbox =", "start_timeout = \"2s\", sandbox =");
         Self { gateway: Program::start_in(dir, &toml), toml, acme, other }
     }
 
@@ -95,7 +96,7 @@ async fn a_tenants_quiet_processes_make_room_for_its_own_users() {
     assert_eq!(ada.turn("s", "[[history]]").await, "History: first");
     tenants.until_running(&["acme/ada", "acme/cyd", "other/una"]).await;
 
-    // While all that acme may have is at work, there is no more for it, and enough for others.
+    // While all that acme may have is at work, there is no more for it, who waits for that in vain, and enough for others.
     ada.prompt("s", "[[hang]]").await.unwrap();
     cyd.prompt("s", "[[permission]]").await.unwrap();
     cyd.find(0, |m| is_event(m, "s", "permission.requested")).await;
@@ -104,12 +105,15 @@ async fn a_tenants_quiet_processes_make_room_for_its_own_users() {
     assert!(error["data"]["retryAfterMs"].as_u64() > Some(0), "{error}");
     let error = bob.prompt("s", "x").await.unwrap_err();
     assert_eq!(error["data"]["limit"], "tenant_max_processes", "{error}");
-    tenants.connect(&tenants.other, "ulf").await.unwrap().create("s").await;
     assert_eq!(tenants.gateway.metric("jetway_refusals_total{limit=\"tenant_max_processes\"}").await, 2.0);
     assert!(cyd.events("s", "session.error").is_empty() && ada.events("s", "session.error").is_empty());
-    // It may have more from now on.
+    let asked = bob.request("session.send", json!({ "sessionId": "s", "prompt": "[[say back]]" })).await;
+    tenants.connect(&tenants.other, "ulf").await.unwrap().create("s").await;
+    assert!(!tenants.running().await.contains(&"acme/bob".to_owned()));
+    // It may have more from now on, and who waits hears of that.
     tenants.reload("max_processes = 3").await;
-    assert_eq!(bob.turn("s", "[[say back]]").await, "back");
+    bob.reply(asked).await.unwrap();
+    bob.find(0, |m| is_event(m, "s", "assistant.message") && m.to_string().contains("back")).await;
 }
 
 #[tokio::test]

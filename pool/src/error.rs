@@ -150,6 +150,8 @@ impl std::fmt::Display for Whose {
 /// What the start of a process was waiting for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
+    /// Its turn to be started.
+    Line,
     /// A place among `max_processes`: the process that gave it up had not ended.
     Room,
     /// The line that tells the port.
@@ -161,6 +163,7 @@ pub enum Phase {
 impl std::fmt::Display for Phase {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
+            Self::Line => "for others to be started first",
             Self::Room => "for another process to end",
             Self::Announcement => "for it to tell its port",
             Self::Probe => "for it to answer `connect` and `ping`",

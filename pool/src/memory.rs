@@ -8,7 +8,7 @@ const NEAR: f64 = 0.9;
 /// Memory of all CLI processes of this pool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Memory {
-    /// Bytes that they hold for themselves alone: what stopping them gives back.
+    /// Bytes that they hold: each for itself alone, and once what they share.
     pub used: u64,
     /// How many processes that is.
     pub processes: usize,
@@ -46,6 +46,11 @@ pub(crate) fn private_bytes(pid: u32) -> u64 {
     field(&format!("/proc/{pid}/status"), "RssAnon:").unwrap_or(0)
 }
 
+/// Bytes that a process has of files, its program above all. All processes of one program share them.
+pub(crate) fn shared_bytes(pid: u32) -> u64 {
+    field(&format!("/proc/{pid}/status"), "RssFile:").unwrap_or(0)
+}
+
 /// Bytes of memory of this host.
 pub(crate) fn host_bytes() -> u64 {
     // Unreadable: no budget that is a share of it can be exceeded.
@@ -69,6 +74,7 @@ mod tests {
         let mine = private_bytes(std::process::id());
         assert!(mine > 100 << 10 && mine < host_bytes(), "{mine}");
         assert_eq!(private_bytes(0), 0);
+        assert!(shared_bytes(std::process::id()) > 100 << 10);
     }
 
     #[test]

@@ -6,6 +6,7 @@ mod tend;
 
 use std::{
     fs::File,
+    num::NonZero,
     path::Path,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -15,7 +16,7 @@ use std::{
 };
 
 use jetway_config::{
-    Identity,
+    Identity, TenantId, limits,
     pool::{Health, Process as Settings},
     recycle::Recycle,
     sandbox::{Level, Uids},
@@ -28,14 +29,14 @@ use crate::{
     accounts::Accounts,
     command::{Cli, GITHUB_TOKEN, Host},
     drain::{Departures, DrainReason},
-    error::{PoolError, StartError, StopReason, Whose},
+    error::{Phase, PoolError, StartError, StopReason, Whose},
     launch::Launcher,
     limits::{Bounds, Limits, Usage},
     memory,
     recycle::Recycler,
     sandbox::{Outside, Walls},
     server::{Attachment, Failure, Keeper, Server, ServerId},
-    slots::{Drained, Slot, Slots, Want},
+    slots::{Drained, Held, Next, Slot, Slots, Want},
     spawner::Spawner,
     state_dir::{self, Home},
     strays::Marks,
@@ -51,8 +52,23 @@ const FULL_RETRY: Duration = Duration::from_secs(5);
 /// Told once, when a process has come up, could not, or has ended.
 type Ticket = Arc<watch::Sender<Option<Result<(), PoolError>>>>;
 
+/// Waits for what a ticket tells.
+type Told = watch::Receiver<Option<Result<(), PoolError>>>;
+
 fn ticket() -> Ticket {
     Arc::new(watch::Sender::new(None))
+}
+
+async fn outcome(told: &mut Told) -> Result<(), PoolError> {
+    match told.wait_for(Option::is_some).await.as_deref() {
+        Ok(Some(outcome)) => outcome.clone(),
+        // The slot is gone: there is nothing to wait for.
+        Ok(None) | Err(_) => Ok(()),
+    }
+}
+
+fn cpus() -> usize {
+    std::thread::available_parallelism().map_or(1, NonZero::get)
 }
 
 #[derive(Clone)]
@@ -79,6 +95,10 @@ pub(crate) struct PerUser {
     /// Held by every process until it is reaped: `max` holds even while one makes room for another.
     room: Arc<Semaphore>,
     incarnations: AtomicU64,
+    /// Whose processes those in line wait for: a tenant's, or (`None`) anybody's.
+    short: watch::Sender<Vec<Option<TenantId>>>,
+    /// Something changed that those in line may wait for.
+    moved: Notify,
     strays: Notify,
     departures: Departures,
     tasks: TaskTracker,
@@ -125,10 +145,12 @@ impl PerUser {
             max: settings.max_processes,
             memory_budget: settings.memory_budget.of(memory::host_bytes()),
             memory_used: AtomicU64::new(0),
-            slots: Mutex::new(Slots::new(settings.max_processes)),
+            slots: Mutex::new(Slots::new(settings.max_processes, limits::STARTS_PER_CPU * cpus())),
             recycler: Mutex::new(Recycler::of_processes(recycle)),
             room: Arc::new(Semaphore::new(settings.max_processes)),
             incarnations: AtomicU64::new(1),
+            short: watch::Sender::default(),
+            moved: Notify::new(),
             strays: Notify::new(),
             departures: Departures::default(),
             tasks: TaskTracker::new(),
@@ -139,6 +161,7 @@ impl PerUser {
         // What an earlier Jetway left when it was killed.
         pool.sweep().await;
         pool.tasks.spawn(tend::tend(pool.clone()));
+        pool.tasks.spawn(tend::move_line(pool.clone()));
         pool.tasks.spawn(tend::sweep_strays(pool.clone()));
         Ok(pool)
     }
@@ -151,16 +174,32 @@ impl PerUser {
     ) -> Result<Attachment, PoolError> {
         // Ends: a process that comes up and dies again and again ends in a refusal within seconds.
         loop {
-            let ticket = match self.want(who, of_tenant)? {
+            let mut told = match self.want(who, of_tenant)? {
                 Ok(attachment) => return Ok(attachment),
-                Err(ticket) => ticket,
+                Err(told) => told,
             };
-            let mut told = ticket.subscribe();
-            // Else it is up, or an old one is gone and a new one is to be started.
-            if let Ok(Some(Err(error))) = told.wait_for(Option::is_some).await.as_deref() {
-                return Err(error.clone());
+            let begun = Instant::now();
+            if tokio::time::timeout(self.launcher.start_timeout, outcome(&mut told)).await.is_err()
+                && let Some(held) = self.slots().held(who)
+            {
+                return Err(self.held(&held, of_tenant, begun.elapsed()));
             }
+            // Else it is up, or an old one is gone and a new one is to be started.
+            outcome(&mut told).await?;
         }
+    }
+
+    /// What is told to whom the line has kept for too long.
+    fn held(&self, held: &Held, of_tenant: usize, after: Duration) -> PoolError {
+        match *held {
+            Held::Behind => PoolError::StartTimeout { phase: Phase::Line, after },
+            Held::Full(whose) => self.full(whose, of_tenant),
+        }
+    }
+
+    fn full(&self, whose: Whose, of_tenant: usize) -> PoolError {
+        let limit = if whose == Whose::Tenant { of_tenant } else { self.max };
+        PoolError::Full { whose, limit, retry_after: FULL_RETRY }
     }
 
     /// An attachment, or what to wait for.
@@ -168,7 +207,7 @@ impl PerUser {
         self: &Arc<Self>,
         who: &Identity,
         of_tenant: usize,
-    ) -> Result<Result<Attachment, Ticket>, PoolError> {
+    ) -> Result<Result<Attachment, Told>, PoolError> {
         let mut slots = self.slots();
         // Under the lock: shutdown waits for what was spawned before it closed the tracker.
         if self.closing.is_cancelled() {
@@ -176,23 +215,50 @@ impl PerUser {
         }
         match slots.want(who, of_tenant, Instant::now(), LONGEST_DELAY, ticket) {
             Want::Attached(running) => Ok(Ok(self.attachment(running, who))),
-            Want::Wait(ticket) => Ok(Err(ticket)),
-            Want::Start { ticket, delay, evicted } => {
-                if let Some(evicted) = evicted {
-                    evicted.stop.send_replace(Some(StopReason::Evicted));
-                }
-                // A task of its own: whoever waits may go away without taking it from the others.
-                self.tasks.spawn(self.clone().run(who.clone(), delay));
-                Ok(Err(ticket))
+            Want::Wait(ticket) => {
+                // Before the line moves: it loses those for whom nobody waits.
+                let told = ticket.subscribe();
+                self.advance(&mut slots);
+                Ok(Err(told))
             }
             Want::Backoff { failures, remaining } => {
                 Err(PoolError::CrashLoop { failures, retry_after: remaining })
             }
-            Want::Full(whose) => {
-                let limit = if whose == Whose::Tenant { of_tenant } else { self.max };
-                Err(PoolError::Full { whose, limit, retry_after: FULL_RETRY })
-            }
+            Want::Full => Err(self.full(Whose::Host, of_tenant)),
         }
+    }
+
+    /// Starts the processes of those whose turn it is, and tells whose they wait for.
+    fn advance(self: &Arc<Self>, slots: &mut Slots<Running, Ticket>) {
+        if self.closing.is_cancelled() {
+            return;
+        }
+        let awaited = |ticket: &Ticket| ticket.receiver_count() > 0;
+        let short = loop {
+            match slots.next(Instant::now(), awaited, ticket) {
+                Next::Start { who, since, delay, evicted } => {
+                    if let Some(evicted) = evicted {
+                        evicted.stop.send_replace(Some(StopReason::Evicted));
+                    }
+                    // A task of its own: whoever waits may go away without taking it from the others.
+                    self.tasks.spawn(self.clone().run(who, since, delay));
+                }
+                Next::Nothing { short } => break short,
+            }
+        };
+        telemetry::waiting(slots.waiting());
+        self.short.send_if_modified(|last| {
+            // Said again, even if it is the same: one more may be wanted.
+            let news = !short.is_empty() || !last.is_empty();
+            *last = short;
+            news
+        });
+    }
+
+    /// Of which tenants, or of whom at all (`None`), a process is wanted for those in line: told whenever there may be
+    /// something new about that.
+    pub(crate) fn short(&self) -> watch::Receiver<Vec<Option<TenantId>>> {
+        self.short.subscribe()
     }
 
     pub(crate) fn attach(self: &Arc<Self>, id: &ServerId) -> Result<Attachment, PoolError> {
@@ -248,7 +314,7 @@ impl PerUser {
     pub(crate) fn usage(&self, who: &Identity) -> Option<Usage> {
         let meter = match self.slots().get(who)? {
             Slot::Running { server, .. } => server.server.meter.clone()?,
-            Slot::Starting { .. } | Slot::Stopping { .. } => return None,
+            Slot::Waiting { .. } | Slot::Starting { .. } | Slot::Stopping { .. } => return None,
         };
         meter.read()
     }
@@ -264,9 +330,12 @@ impl PerUser {
 
     /// No more launches, and everything on its way out.
     pub(crate) fn close(&self) {
-        let _launches_wait = self.slots();
+        let mut slots = self.slots();
         self.closing.cancel();
         self.tasks.close();
+        for ticket in slots.dissolve() {
+            ticket.send_replace(Some(Err(PoolError::ShuttingDown)));
+        }
     }
 
     pub(crate) async fn shutdown(&self, deadline: Instant) {
@@ -296,6 +365,7 @@ impl Keeper for PerUser {
             if let Some((running, reason)) = drained {
                 running.stop.send_replace(Some(StopReason::Drained(reason)));
             }
+            self.moved.notify_one();
         }
     }
 

@@ -7,6 +7,7 @@ use jetway_config::{
     pool::{Pool as Settings, PoolMode},
 };
 
+use tokio::sync::watch;
 use tracing::info;
 
 use crate::{
@@ -70,8 +71,9 @@ impl Pool {
     }
 
     /// The server on which `who` is at home. Per-user: their process, started if need be, once for all who ask, as one
-    /// of at most `of_tenant` of their tenant; a caller that goes away does not stop the start. Fleet: the server on which they are, or where the ring
-    /// places them. Cancel safe.
+    /// of at most `of_tenant` of their tenant. So many are started at a time; the others are in line for `start_timeout`
+    /// at most, and so are those for whom nobody makes room. Who goes away does not stop the start, but leaves the line.
+    /// Fleet: the server on which they are, or where the ring places them. Cancel safe.
     ///
     /// # Errors
     ///
@@ -112,6 +114,15 @@ impl Pool {
         match &self.0.0 {
             Kind::PerUser(pool) => pool.home(&id.user().unwrap_or_else(|| who.clone()), of_tenant).await,
             Kind::Fleet(fleet) => fleet.place_of(id, who),
+        }
+    }
+
+    /// Of which tenants, or of whom at all (`None`), somebody who does nothing is to let go of a process, for others
+    /// wait for theirs. Told whenever one more is wanted; `None` on a fleet.
+    pub fn short(&self) -> Option<watch::Receiver<Vec<Option<TenantId>>>> {
+        match &self.0.0 {
+            Kind::PerUser(pool) => Some(pool.short()),
+            Kind::Fleet(_) => None,
         }
     }
 

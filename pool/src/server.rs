@@ -296,6 +296,8 @@ impl fmt::Debug for Attachment {
 /// What a server is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ServerState {
+    /// A user's process that is to be started when there is room for it and others have been.
+    Waiting,
     /// A process that has been started and is not ready yet.
     Starting,
     /// Can be used.
@@ -316,7 +318,8 @@ pub enum ServerState {
 
 impl ServerState {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
+        Self::Waiting,
         Self::Starting,
         Self::Up,
         Self::Draining,
@@ -330,6 +333,7 @@ impl ServerState {
     /// One word.
     pub fn as_str(self) -> &'static str {
         match self {
+            Self::Waiting => "waiting",
             Self::Starting => "starting",
             Self::Up => "up",
             Self::Draining => "draining",

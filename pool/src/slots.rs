@@ -1,30 +1,47 @@
-//! Which users have a process, and who must make room. Pure: no processes, no clock, no waiting.
+//! Which users have a process, who is next to have one, and who must make room. Pure: no processes, no clock, no waiting.
 //!
-//! A slot is `Starting → Running → Stopping → gone`, or falls out of any of these when its process ends.
+//! A slot is `Waiting → Starting → Running → Stopping → gone`, or falls out of any of these when its process ends.
 //! `S` is a running server, `T` a ticket that tells those who wait when a slot leaves its state.
+//!
+//! Only so many are started at a time. A host that is asked for more processes than it has processors for would start
+//! all of them, none in time, and stop idle ones for them that are asked for next.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     time::{Duration, Instant},
 };
 
-use jetway_config::{Identity, TenantId};
+use jetway_config::{Identity, TenantId, limits};
 
 use crate::{backoff::Backoff, drain::DrainReason, error::Whose};
+
+/// After how long a process that starts does not keep others from starting.
+const LONG_START: Duration = Duration::from_secs(2);
 
 /// How long a process that has just come up waits for those who wanted it, before it may be taken from them.
 const FRESH: Duration = Duration::from_secs(1);
 
 pub(crate) struct Slots<S, T> {
     max: usize,
+    /// How many may be starting at a time.
+    starts: usize,
     slots: HashMap<Identity, Slot<S, T>>,
+    /// Those whose slots are waiting: first come, first served.
+    line: VecDeque<Identity>,
     /// Users whose CLI died lately: forgotten by [`Slots::forget`].
     deaths: HashMap<Identity, Backoff>,
 }
 
 pub(crate) enum Slot<S, T> {
+    /// In line for a process of at most `of_tenant` of the tenant.
+    Waiting {
+        ticket: T,
+        of_tenant: usize,
+        since: Instant,
+    },
     Starting {
         ticket: T,
+        since: Instant,
     },
     /// `fresh`: those who waited for it have not attached yet.
     Running {
@@ -46,13 +63,28 @@ pub(crate) enum Want<S, T> {
     Attached(S),
     /// Ask again once the ticket tells.
     Wait(T),
-    /// The caller is to start one, after `delay`, and then to wait; the slot is taken. `evicted` is to be
-    /// stopped: until it has ended there is one process too many.
-    Start { ticket: T, delay: Duration, evicted: Option<S> },
     /// It died too often.
     Backoff { failures: u32, remaining: Duration },
+    /// Too many wait for theirs.
+    Full,
+}
+
+/// What can be done for those in line.
+pub(crate) enum Next<S> {
+    /// One is to be started, after `delay`; the slot is taken. `evicted` is to be stopped: until it has ended there is
+    /// one process too many.
+    Start { who: Identity, since: Instant, delay: Duration, evicted: Option<S> },
+    /// Nothing, until something changes: of these tenants, or of anybody (`None`), somebody has to let go of a process.
+    Nothing { short: Vec<Option<TenantId>> },
+}
+
+/// What keeps somebody in line.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Held {
     /// Every process that could make room is in use.
     Full(Whose),
+    /// Others are started first.
+    Behind,
 }
 
 /// When a server that is to be drained is stopped.
@@ -67,15 +99,17 @@ pub(crate) enum Drained {
 impl<S, T> Slot<S, T> {
     fn ticket(self) -> Option<T> {
         match self {
-            Self::Starting { ticket } | Self::Stopping { ticket } => Some(ticket),
+            Self::Waiting { ticket, .. } | Self::Starting { ticket, .. } | Self::Stopping { ticket } => {
+                Some(ticket)
+            }
             Self::Running { .. } => None,
         }
     }
 }
 
 impl<S: Clone, T: Clone> Slots<S, T> {
-    pub(crate) fn new(max: usize) -> Self {
-        Self { max, slots: HashMap::new(), deaths: HashMap::new() }
+    pub(crate) fn new(max: usize, starts: usize) -> Self {
+        Self { max, starts, slots: HashMap::new(), line: VecDeque::new(), deaths: HashMap::new() }
     }
 
     /// How many processes there may be from now on. More than that may run already.
@@ -83,15 +117,15 @@ impl<S: Clone, T: Clone> Slots<S, T> {
         self.max = max;
     }
 
-    /// One more use of the server of `who`, which is started if need be, as one of at most `of_tenant` of that
-    /// tenant. `ticket` is made for a state to be waited for.
+    /// One more use of the server of `who`, who is put in line for one if need be, as one of at most `of_tenant` of
+    /// that tenant. `ticket` is made for a state to be waited for.
     pub(crate) fn want(
         &mut self,
         who: &Identity,
         of_tenant: usize,
         now: Instant,
         longest_delay: Duration,
-        mut ticket: impl FnMut() -> T,
+        ticket: impl FnOnce() -> T,
     ) -> Want<S, T> {
         match self.slots.get_mut(who) {
             Some(Slot::Running { server, attachments, used, fresh, .. }) => {
@@ -99,28 +133,93 @@ impl<S: Clone, T: Clone> Slots<S, T> {
                 (*used, *fresh) = (now, false);
                 return Want::Attached(server.clone());
             }
-            Some(Slot::Starting { ticket } | Slot::Stopping { ticket }) => return Want::Wait(ticket.clone()),
+            Some(
+                Slot::Waiting { ticket, .. } | Slot::Starting { ticket, .. } | Slot::Stopping { ticket },
+            ) => {
+                return Want::Wait(ticket.clone());
+            }
             None => {}
         }
         let delay = self.deaths.get(who).map_or(Duration::ZERO, |b| b.remaining(now));
         if delay > longest_delay {
             return Want::Backoff { failures: self.deaths[who].failures(), remaining: delay };
         }
-        // Within a tenant that has all it may have its own make room, which is room on the host as well.
-        let crowded = if self.live(Some(&who.tenant)) >= of_tenant {
-            Some(Whose::Tenant)
-        } else {
-            (self.live(None) >= self.max).then_some(Whose::Host)
-        };
-        let mut evicted = None;
-        if let Some(whose) = crowded {
-            let among = (whose == Whose::Tenant).then_some(&who.tenant);
-            let Some(idlest) = self.least_recently_used(among, now) else { return Want::Full(whose) };
-            evicted = self.stop(&idlest, ticket());
+        if self.line.len() >= limits::WAITING_FOR_PROCESSES {
+            return Want::Full;
         }
         let ticket = ticket();
-        self.slots.insert(who.clone(), Slot::Starting { ticket: ticket.clone() });
-        Want::Start { ticket, delay, evicted }
+        let waiting = Slot::Waiting { ticket: ticket.clone(), of_tenant, since: now };
+        self.slots.insert(who.clone(), waiting);
+        self.line.push_back(who.clone());
+        Want::Wait(ticket)
+    }
+
+    /// Whose process is to be started now. Who is not `awaited` any more leaves the line.
+    pub(crate) fn next(
+        &mut self,
+        now: Instant,
+        awaited: impl Fn(&T) -> bool,
+        ticket: impl FnOnce() -> T,
+    ) -> Next<S> {
+        let slots = &mut self.slots;
+        self.line.retain(|who| {
+            let stays = matches!(slots.get(who), Some(Slot::Waiting { ticket, .. }) if awaited(ticket));
+            if !stays {
+                slots.remove(who);
+            }
+            stays
+        });
+        let (place, idlest) = match self.pick(now) {
+            Ok(picked) => picked,
+            Err(short) => return Next::Nothing { short },
+        };
+        let evicted = idlest.and_then(|idlest| self.stop(&idlest, ticket()));
+        let waiting = self.line.remove(place).and_then(|who| self.slots.remove_entry(&who));
+        let Some((who, Slot::Waiting { ticket, since, .. })) = waiting else {
+            return Next::Nothing { short: Vec::new() };
+        };
+        let delay = self.delay(&who, now);
+        self.slots.insert(who.clone(), Slot::Starting { ticket, since: now });
+        Next::Start { who, since, delay, evicted }
+    }
+
+    /// Whose turn it is, by their place in line, and who makes room for them; or, if it is nobody's, of whom one more has
+    /// to let go of a process.
+    fn pick(&self, now: Instant) -> Result<(usize, Option<Identity>), Vec<Option<TenantId>>> {
+        let mut short = Vec::new();
+        if self.starting(now) >= self.starts {
+            return Err(short);
+        }
+        let live = self.live();
+        for (place, who) in self.line.iter().enumerate() {
+            let Some(whose) = self.crowded(who, &live) else { return Ok((place, None)) };
+            let among = (whose == Whose::Tenant).then(|| who.tenant.clone());
+            // Else one was looked for in vain already.
+            if !short.contains(&among) {
+                match self.least_recently_used(among.as_ref(), now) {
+                    Some(idlest) => return Ok((place, Some(idlest))),
+                    None => short.push(among),
+                }
+            }
+        }
+        Err(short)
+    }
+
+    /// What keeps `who` in line; `None` for who is not in line.
+    pub(crate) fn held(&self, who: &Identity) -> Option<Held> {
+        let Slot::Waiting { .. } = self.slots.get(who)? else { return None };
+        Some(self.crowded(who, &self.live()).map_or(Held::Behind, Held::Full))
+    }
+
+    /// How many are in line.
+    pub(crate) fn waiting(&self) -> usize {
+        self.line.len()
+    }
+
+    /// Nobody is started any more; whom to tell.
+    pub(crate) fn dissolve(&mut self) -> Vec<T> {
+        let line = std::mem::take(&mut self.line);
+        line.iter().filter_map(|who| self.slots.remove(who)).filter_map(Slot::ticket).collect()
     }
 
     /// One more use of the server of `who`, if it runs.
@@ -230,18 +329,20 @@ impl<S: Clone, T: Clone> Slots<S, T> {
         (0..count).map_while(|_| next(self)).collect()
     }
 
-    /// Those that nobody uses of tenants that have more than `most` of them, on their way out; and how many too
-    /// many such tenants have still.
+    /// A tenant may have `most` from now on, whoever is in line. Returns those that nobody uses of tenants that have
+    /// more, on their way out; and how many too many such tenants have still.
     pub(crate) fn trim(
         &mut self,
         most: impl Fn(&TenantId) -> usize,
         now: Instant,
         mut ticket: impl FnMut() -> T,
     ) -> (Vec<S>, Vec<(TenantId, usize)>) {
-        let mut counts: HashMap<TenantId, usize> = HashMap::new();
-        for (who, _) in self.slots.iter().filter(|(_, slot)| !matches!(slot, Slot::Stopping { .. })) {
-            *counts.entry(who.tenant.clone()).or_default() += 1;
+        for (who, slot) in &mut self.slots {
+            if let Slot::Waiting { of_tenant, .. } = slot {
+                *of_tenant = most(&who.tenant);
+            }
         }
+        let counts: Vec<_> = self.live().into_iter().map(|(tenant, n)| (tenant.clone(), n)).collect();
         let (mut stopped, mut over) = (Vec::new(), Vec::new());
         for (tenant, count) in counts {
             let mut excess = count.saturating_sub(most(&tenant));
@@ -283,11 +384,31 @@ impl<S: Clone, T: Clone> Slots<S, T> {
         left.filter(|(_, _, remaining)| !remaining.is_zero())
     }
 
-    /// How many there are, of one tenant or of all. One that is stopping makes room for somebody already, or is about
-    /// to be gone.
-    fn live(&self, tenant: Option<&TenantId>) -> usize {
-        let live = self.slots.iter().filter(|(_, slot)| !matches!(slot, Slot::Stopping { .. }));
-        live.filter(|(who, _)| tenant.is_none_or(|tenant| who.tenant == *tenant)).count()
+    /// How many there are of each tenant. One that is stopping makes room for somebody already, or is about to be gone.
+    fn live(&self) -> HashMap<&TenantId, usize> {
+        let mut live = HashMap::new();
+        for (who, slot) in &self.slots {
+            if matches!(slot, Slot::Starting { .. } | Slot::Running { .. }) {
+                *live.entry(&who.tenant).or_default() += 1;
+            }
+        }
+        live
+    }
+
+    /// How many are starting. One that takes long is not counted any more: it may never be ready, and others are to be.
+    fn starting(&self, now: Instant) -> usize {
+        let young = |slot: &&Slot<S, T>| matches!(slot, Slot::Starting { since, .. } if now.saturating_duration_since(*since) < LONG_START);
+        self.slots.values().filter(young).count()
+    }
+
+    /// Whose processes leave none for `who`. Within a tenant that has all it may have its own make room, which is room
+    /// on the host as well.
+    fn crowded(&self, who: &Identity, live: &HashMap<&TenantId, usize>) -> Option<Whose> {
+        let own = live.get(&who.tenant).map_or(0, |count| *count);
+        match self.slots.get(who) {
+            Some(Slot::Waiting { of_tenant, .. }) if own >= *of_tenant => Some(Whose::Tenant),
+            _ => (live.values().sum::<usize>() >= self.max).then_some(Whose::Host),
+        }
     }
 
     fn least_recently_used(&self, tenant: Option<&TenantId>, now: Instant) -> Option<Identity> {

@@ -5,7 +5,7 @@ mod common;
 use std::time::{Duration, Instant};
 
 use common::{MANY, bearing, canonical, is_running, nothing_outside, runtime, script, settings, until, who};
-use jetway_config::{Limits, pool::Pool as Settings};
+use jetway_config::{Identity, Limits, pool::Pool as Settings};
 use jetway_pool::{Gone, Pool, PoolError, ServerId, ServerState, StartError, StopReason, Whose};
 use jetway_wire::{
     frame::Caps,
@@ -213,15 +213,25 @@ async fn the_idlest_makes_room_and_the_idle_are_stopped() {
     let mut settings = settings(runtime(), dir.path());
     settings.process.max_processes = 2;
     settings.process.idle_timeout = Duration::from_secs(2);
+    settings.process.start_timeout = Duration::from_secs(3);
     let pool = start(&settings).await;
     let (ada, bob, cyd) = (who("acme/ada"), who("acme/bob"), who("acme/cyd"));
     let at_ada = pool.home(&ada, MANY).await.unwrap();
     let at_bob = pool.home(&bob, MANY).await.unwrap();
     let full = pool.home(&cyd, MANY).await.unwrap_err();
     assert!(matches!(full, PoolError::Full { whose: Whose::Host, limit: 2, .. }), "{full}");
+    until("nobody waits for cyd's", || state_of(&pool, &cyd).is_none()).await;
     let bobs = at_bob.server().clone();
+    let mut short = pool.short().unwrap();
+    short.borrow_and_update();
+    let waiting = {
+        let (pool, cyd) = (pool.clone(), cyd.clone());
+        tokio::spawn(async move { pool.home(&cyd, MANY).await })
+    };
+    let wanted = short.wait_for(|of| !of.is_empty()).await.unwrap().clone();
+    assert_eq!((wanted, state_of(&pool, &cyd)), (vec![None], Some(ServerState::Waiting)));
     drop(at_bob);
-    let at_cyd = pool.home(&cyd, MANY).await.unwrap();
+    let at_cyd = waiting.await.unwrap().unwrap();
     // There are never more than two: cyd's process started when bob's had ended.
     assert_eq!(bobs.gone(), Some(Gone::Stopped(StopReason::Evicted)));
     assert!(!is_running(bobs.pid().unwrap()));
@@ -230,6 +240,38 @@ async fn the_idlest_makes_room_and_the_idle_are_stopped() {
     drop(at_cyd);
     until("the idle one is stopped", || cyds.gone() == Some(Gone::Stopped(StopReason::Idle))).await;
     assert_eq!(at_ada.server().gone(), None, "who is attached stays");
+    stop(&pool).await;
+}
+
+fn state_of(pool: &Pool, who: &Identity) -> Option<ServerState> {
+    pool.status().into_iter().find(|row| row.id == ServerId::of_user(who)).map(|row| row.state)
+}
+
+/// Twenty at a time, on however few processors: each is started in its turn, and none is stopped for another that is
+/// asked for later.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_crowd_is_started_in_turn() {
+    let (pool, _dir) = real().await;
+    let most = 2 * std::thread::available_parallelism().unwrap().get();
+    let callers: Vec<_> = (0..20)
+        .map(|n| {
+            let pool = pool.clone();
+            tokio::spawn(async move { pool.home(&who(&format!("acme/user-{n}")), MANY).await })
+        })
+        .collect();
+    let mut seen = 0;
+    until("all are up", || {
+        let states: Vec<_> = pool.status().into_iter().map(|row| row.state).collect();
+        let starting = states.iter().filter(|s| **s == ServerState::Starting).count();
+        seen = seen.max(starting);
+        states.iter().filter(|s| **s == ServerState::Up).count() == 20
+    })
+    .await;
+    assert!((1..=most).contains(&seen), "{seen} at a time");
+    for caller in callers {
+        caller.await.unwrap().unwrap();
+    }
+    assert!(pool.departed().is_empty());
     stop(&pool).await;
 }
 

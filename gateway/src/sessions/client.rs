@@ -21,7 +21,7 @@ use jetway_wire::{Envelope, Id};
 
 use super::{
     asked::{Asked, Question},
-    bounds, idle, kept,
+    bounds, kept,
     leg::Leg,
     outlet::Outlet,
     pending::{Answer, Waiting},
@@ -327,7 +327,7 @@ impl Client {
         }
         let mut tries = 1..HOME_TRIES;
         loop {
-            let server = idle::home(&self.core, self.who()).await.map_err(|error| refused(&error))?;
+            let server = self.core.home(self.who()).await.map_err(|error| refused(&error))?;
             let (id, life) = (server.id().clone(), server.incarnation());
             // A process that was started anew has its predecessor's id.
             if let Some(leg) = self.leg(&id).filter(|l| l.server().incarnation() == life) {
@@ -423,7 +423,7 @@ impl Client {
                 Ok(server) => server,
                 // Another's process may have to be started first.
                 Err(_) if self.core.exclusive() && !session.is_of(self.who()) => {
-                    idle::home(&self.core, &session.key.owner).await.map_err(|e| refused(&e))?
+                    self.core.home(&session.key.owner).await.map_err(|e| refused(&e))?
                 }
                 Err(_) => return self.home().await,
             };

@@ -7,14 +7,12 @@ use std::{
 };
 
 use futures_util::future::join_all;
-use tokio::time::{Instant, interval, sleep};
+use tokio::time::{Instant, interval, sleep, timeout};
 use tracing::{debug, info};
-
-use jetway_config::{Identity, TenantId};
-use jetway_pool::{Attachment, PoolError, Whose};
 
 use super::{client::Client, registry::Session, revival};
 use crate::{app::Core, metrics};
+use jetway_config::{Identity, TenantId};
 
 /// How often idle users are looked for.
 const LOOK: Duration = Duration::from_secs(1);
@@ -22,13 +20,8 @@ const LOOK: Duration = Duration::from_secs(1);
 /// The longest that a new connection waits for an old one to be seen to have ended.
 const PARTING: Duration = Duration::from_millis(250);
 
-/// How long one is waited for that makes room, before another one has to as well: a process that is let go of ends
-/// within milliseconds, on a machine that has time for it.
-const ENDING: Duration = Duration::from_millis(250);
-/// How many have to at most.
-const TRIES: u32 = 5;
-/// How often it is looked whether there is room.
-const PAUSE: Duration = Duration::from_millis(20);
+/// How often somebody who does nothing is looked for while others wait for a process.
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// Every connected client, by user.
 #[derive(Default)]
@@ -153,24 +146,29 @@ pub(crate) async fn watch(core: Arc<Core>) {
     }
 }
 
-/// The CLI server of `who`. Another's process rests for it if need be: one of the same tenant where that has all it
-/// may have, else anybody's.
-pub(crate) async fn home(core: &Core, who: &Identity) -> Result<Attachment, PoolError> {
-    let mut tries = 0..TRIES;
-    let mut made: Option<Instant> = None;
-    loop {
-        let of_tenant = core.processes_of(&who.tenant);
-        let outcome = core.pool.home(who, of_tenant).await;
-        let Err(PoolError::Full { whose, .. }) = &outcome else { return outcome };
-        if made.is_none_or(|since| since.elapsed() >= ENDING) {
-            let tenant = (*whose == Whose::Tenant).then_some(&who.tenant);
-            if tries.next().is_none() || !make_room(core, tenant) {
-                return outcome;
+/// Has processes rest while others wait for theirs, until connections are to be closed: those of a tenant that has all
+/// it may have, else anybody's.
+pub(crate) async fn give_way(core: Arc<Core>) {
+    let Some(mut short) = core.pool.short() else { return };
+    let closing = core.drain.closing().clone();
+    let giving = async {
+        loop {
+            let wanted = short.borrow_and_update().clone();
+            for tenant in &wanted {
+                make_room(&core, tenant.as_ref());
             }
-            made = Some(Instant::now());
+            // Nobody may be quiet yet. One that is let go of is free within a moment, and then it is told what else is
+            // wanted.
+            let outcome = match wanted.is_empty() {
+                true => short.changed().await,
+                false => timeout(PAUSE, short.changed()).await.unwrap_or(Ok(())),
+            };
+            if outcome.is_err() {
+                return;
+            }
         }
-        sleep(PAUSE).await;
-    }
+    };
+    closing.run_until_cancelled(giving).await;
 }
 
 /// Lets go of the least recently used CLI process that does nothing, of one tenant's or of all. Returns whether there

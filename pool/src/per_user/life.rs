@@ -22,8 +22,8 @@ use crate::{
 
 impl PerUser {
     /// A process's life, from its slot taken to its slot free.
-    pub(super) async fn run(self: Arc<Self>, who: Identity, delay: Duration) {
-        let begun = Instant::now();
+    /// Somebody has waited for it since `begun`.
+    pub(super) async fn run(self: Arc<Self>, who: Identity, begun: Instant, delay: Duration) {
         let mut vacate = Vacate { pool: &self, who: &who, outcome: Some(Err(PoolError::ShuttingDown)) };
         let came_up = tokio::select! {
             came_up = self.bring_up(&who, delay) => came_up,
@@ -46,6 +46,7 @@ impl PerUser {
         let mut stopped = stop.subscribe();
         let running = Running { server: server.clone(), stop };
         tell(self.slots().started(&who, running, Instant::now()), Ok(()));
+        self.moved.notify_one();
         vacate.outcome = Some(Ok(()));
 
         let reason = tokio::select! {
@@ -175,6 +176,7 @@ impl Drop for Vacate<'_> {
     fn drop(&mut self) {
         let waiting = self.pool.slots().ended(self.who);
         tell(waiting, self.outcome.take().unwrap_or(Ok(())));
+        self.pool.moved.notify_one();
     }
 }
 

@@ -18,6 +18,7 @@ impl PerUser {
         let (recycler, level) = (self.recycler(), self.sandbox());
         let one = |(who, slot): (&Identity, &Slot<Running, Ticket>)| {
             let (state, running) = match slot {
+                Slot::Waiting { .. } => (ServerState::Waiting, None),
                 Slot::Starting { .. } => (ServerState::Starting, None),
                 Slot::Running { server, attachments, draining, .. } => {
                     let worn = recycler.cause(server.server.incarnation);

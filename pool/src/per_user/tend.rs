@@ -40,6 +40,7 @@ impl PerUser {
         for evicted in stopped {
             evicted.stop.send_replace(Some(StopReason::Evicted));
         }
+        self.moved.notify_one();
         over
     }
 
@@ -50,12 +51,14 @@ impl PerUser {
             _ => None,
         };
         let servers: Vec<_> = self.slots().iter().filter_map(|(_, slot)| running(slot)).collect();
-        let mut used = 0;
+        let (mut used, mut shared) = (0, 0);
         for server in &servers {
             let bytes = server.pid.map_or(0, memory::private_bytes);
             server.tally.memory.store(bytes, Ordering::Relaxed);
             used += bytes;
+            shared = shared.max(server.pid.map_or(0, memory::shared_bytes));
         }
+        let used = used + shared;
         self.memory_used.store(used, Ordering::Relaxed);
         telemetry::memory(used, self.memory_budget);
         let memory = Memory { used, processes: servers.len(), budget: self.memory_budget };
@@ -122,6 +125,15 @@ pub(super) async fn tend(pool: Arc<PerUser>) {
         }
         pool.recycle(&mut slots, now);
         slots.forget(now);
+        // What only time changes: processes that have come up are not used, or take long.
+        pool.advance(&mut slots);
+    }
+}
+
+/// Starts processes as soon as something makes that possible.
+pub(super) async fn move_line(pool: Arc<PerUser>) {
+    while pool.closing.run_until_cancelled(pool.moved.notified()).await.is_some() {
+        pool.advance(&mut pool.slots());
     }
 }
 
