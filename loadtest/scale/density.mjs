@@ -4,11 +4,12 @@
 //
 //   node loadtest/scale/density.mjs [--users N] [--budget-mb N] [--seconds N] [--rate N] [--profile P] [--json]
 //
-// On a machine with less memory it takes fewer users and a smaller budget, and says so.
+// On a machine with less memory it takes fewer users and a smaller budget, and says so. The rate is what a machine can
+// start CLIs for unless it is given, two a second for each processor: beyond that, times are those of a line.
 
 import assert from "node:assert/strict";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { availableParallelism, tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { parseArgs } from "node:util";
@@ -29,7 +30,7 @@ const { values: options } = parseArgs({
     users: { type: "string", default: "2000" },
     "budget-mb": { type: "string", default: "8192" },
     seconds: { type: "string", default: "300" },
-    rate: { type: "string", default: "6" },
+    rate: { type: "string", default: String(2 * availableParallelism()) },
     profile: { type: "string", default: "release" },
     json: { type: "boolean", default: false },
   },

@@ -36,7 +36,7 @@ use crate::{
     recycle::Recycler,
     sandbox::{Outside, Walls},
     server::{Attachment, Failure, Keeper, Server, ServerId},
-    slots::{Drained, Held, Next, Slot, Slots, Want},
+    slots::{Drained, Held, Lack, Next, Slot, Slots, Want},
     spawner::Spawner,
     state_dir::{self, Home},
     strays::Marks,
@@ -218,7 +218,10 @@ impl PerUser {
             Want::Wait(ticket) => {
                 // Before the line moves: it loses those for whom nobody waits.
                 let told = ticket.subscribe();
-                self.advance(&mut slots);
+                if self.advance(&mut slots).is_some() {
+                    // For the line to move then.
+                    self.moved.notify_one();
+                }
                 Ok(Err(told))
             }
             Want::Backoff { failures, remaining } => {
@@ -228,22 +231,23 @@ impl PerUser {
         }
     }
 
-    /// Starts the processes of those whose turn it is, and tells whose they wait for.
-    fn advance(self: &Arc<Self>, slots: &mut Slots<Running, Ticket>) {
+    /// Starts the processes of those whose turn it is, and tells whose they wait for. Returns when it may be the turn of
+    /// somebody else without anything else happening.
+    fn advance(self: &Arc<Self>, slots: &mut Slots<Running, Ticket>) -> Option<Instant> {
         if self.closing.is_cancelled() {
-            return;
+            return None;
         }
         let awaited = |ticket: &Ticket| ticket.receiver_count() > 0;
-        let short = loop {
+        let Lack { short, due } = loop {
             match slots.next(Instant::now(), awaited, ticket) {
-                Next::Start { who, since, delay, evicted } => {
+                Next::Start { who, since, evicted } => {
                     if let Some(evicted) = evicted {
                         evicted.stop.send_replace(Some(StopReason::Evicted));
                     }
                     // A task of its own: whoever waits may go away without taking it from the others.
-                    self.tasks.spawn(self.clone().run(who, since, delay));
+                    self.tasks.spawn(self.clone().run(who, since));
                 }
-                Next::Nothing { short } => break short,
+                Next::Nothing(lack) => break lack,
             }
         };
         telemetry::waiting(slots.waiting());
@@ -253,6 +257,7 @@ impl PerUser {
             *last = short;
             news
         });
+        due
     }
 
     /// Of which tenants, or of whom at all (`None`), a process is wanted for those in line: told whenever there may be

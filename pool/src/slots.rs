@@ -71,11 +71,20 @@ pub(crate) enum Want<S, T> {
 
 /// What can be done for those in line.
 pub(crate) enum Next<S> {
-    /// One is to be started, after `delay`; the slot is taken. `evicted` is to be stopped: until it has ended there is
-    /// one process too many.
-    Start { who: Identity, since: Instant, delay: Duration, evicted: Option<S> },
-    /// Nothing, until something changes: of these tenants, or of anybody (`None`), somebody has to let go of a process.
-    Nothing { short: Vec<Option<TenantId>> },
+    /// One is to be started; the slot is taken. `evicted` is to be stopped: until it has ended there is one process too
+    /// many.
+    Start { who: Identity, since: Instant, evicted: Option<S> },
+    /// Nothing, until something changes.
+    Nothing(Lack),
+}
+
+/// What those in line wait for.
+#[derive(Debug, Default)]
+pub(crate) struct Lack {
+    /// Of these tenants, or of anybody (`None`), somebody has to let go of a process.
+    pub(crate) short: Vec<Option<TenantId>>,
+    /// Then it may be the turn of somebody whose CLI died lately.
+    pub(crate) due: Option<Instant>,
 }
 
 /// What keeps somebody in line.
@@ -171,38 +180,41 @@ impl<S: Clone, T: Clone> Slots<S, T> {
         });
         let (place, idlest) = match self.pick(now) {
             Ok(picked) => picked,
-            Err(short) => return Next::Nothing { short },
+            Err(lack) => return Next::Nothing(lack),
         };
         let evicted = idlest.and_then(|idlest| self.stop(&idlest, ticket()));
         let waiting = self.line.remove(place).and_then(|who| self.slots.remove_entry(&who));
         let Some((who, Slot::Waiting { ticket, since, .. })) = waiting else {
-            return Next::Nothing { short: Vec::new() };
+            return Next::Nothing(Lack::default());
         };
-        let delay = self.delay(&who, now);
         self.slots.insert(who.clone(), Slot::Starting { ticket, since: now });
-        Next::Start { who, since, delay, evicted }
+        Next::Start { who, since, evicted }
     }
 
-    /// Whose turn it is, by their place in line, and who makes room for them; or, if it is nobody's, of whom one more has
-    /// to let go of a process.
-    fn pick(&self, now: Instant) -> Result<(usize, Option<Identity>), Vec<Option<TenantId>>> {
-        let mut short = Vec::new();
+    /// Whose turn it is, by their place in line, and who makes room for them; else why it is nobody's.
+    fn pick(&self, now: Instant) -> Result<(usize, Option<Identity>), Lack> {
+        let mut lack = Lack::default();
         if self.starting(now) >= self.starts {
-            return Err(short);
+            return Err(lack);
         }
         let live = self.live();
         for (place, who) in self.line.iter().enumerate() {
+            let delay = self.delay(who, now);
+            if !delay.is_zero() {
+                lack.due = Some(lack.due.map_or(now + delay, |due| due.min(now + delay)));
+                continue;
+            }
             let Some(whose) = self.crowded(who, &live) else { return Ok((place, None)) };
             let among = (whose == Whose::Tenant).then(|| who.tenant.clone());
             // Else one was looked for in vain already.
-            if !short.contains(&among) {
+            if !lack.short.contains(&among) {
                 match self.least_recently_used(among.as_ref(), now) {
                     Some(idlest) => return Ok((place, Some(idlest))),
-                    None => short.push(among),
+                    None => lack.short.push(among),
                 }
             }
         }
-        Err(short)
+        Err(lack)
     }
 
     /// What keeps `who` in line; `None` for who is not in line.

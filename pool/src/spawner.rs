@@ -98,12 +98,17 @@ mod in_child {
     };
     use tokio::process::Command;
 
-    /// Makes the kernel kill the child of `command` when the thread that starts it ends, and has it join control groups
-    /// before it can start anything.
+    /// How much less a CLI's claim to the processors is than the gateway's, which all users wait for. What there is of
+    /// them is the CLIs' all the same, as long as the gateway does nothing.
+    const NICER: i32 = 5;
+
+    /// Makes the kernel kill the child of `command` when the thread that starts it ends, and has it give way and join
+    /// control groups before it can start anything.
     pub(super) fn set(command: &mut Command, entrances: Vec<File>) {
         let parent = getpid();
         let in_child = move || {
             prctl::set_pdeathsig(Signal::SIGKILL)?;
+            rustix::process::nice(NICER)?;
             for entrance in &entrances {
                 write(entrance, b"0")?;
             }
@@ -111,8 +116,8 @@ mod in_child {
             if getppid() == parent { Ok(()) } else { Err(io::ErrorKind::BrokenPipe.into()) }
         };
         // SAFETY: between fork and exec only async-signal-safe functions may be called, and no memory
-        // allocated: the closure makes system calls (`prctl`, `write`, `getppid`), compares two integers, and its
-        // errors are plain codes without heap.
+        // allocated: the closure makes system calls (`prctl`, `nice`, `write`, `getppid`), compares two integers, and
+        // its errors are plain codes without heap.
         unsafe { command.pre_exec(in_child) };
     }
 }

@@ -19,6 +19,10 @@ use crate::error::Limit;
 /// The period of a processor's share, in microseconds, as the kernel has it by default.
 const CPU_PERIOD: u64 = 100_000;
 
+/// By how much a group's claim to the processors is less than what others have by default, the gateway among them. Among
+/// each other users' groups are as before.
+const GIVES_WAY: u32 = 8;
+
 /// How often a group is looked through for processes that were started meanwhile.
 const KILLS: usize = 20;
 
@@ -263,6 +267,7 @@ fn version_1(name: &'static str, own: &str, mounts: &str, limits: &ProcessLimits
         "cpu" => {
             controller.kind = Kind::Cpu1;
             controller.set.push(("cpu.cfs_period_us", CPU_PERIOD.to_string()));
+            controller.try_to_set.push(("cpu.shares", (1024 / GIVES_WAY).to_string()));
             controller.set.extend(limits.cpu.map(|cores| ("cpu.cfs_quota_us", quota(cores).to_string())));
         }
         "cpuacct" => controller.kind = Kind::Account1,
@@ -340,6 +345,7 @@ fn version_2(name: &'static str, base: &Path, limits: &ProcessLimits) -> Option<
             controller.kind = Kind::Cpu2;
             let max = limits.cpu.map(|cores| format!("{} {CPU_PERIOD}", quota(cores)));
             controller.set.extend(max.map(|max| ("cpu.max", max)));
+            controller.try_to_set.push(("cpu.weight", (100 / GIVES_WAY).to_string()));
         }
         _ => pids(&mut controller, limits),
     }

@@ -23,10 +23,10 @@ use crate::{
 impl PerUser {
     /// A process's life, from its slot taken to its slot free.
     /// Somebody has waited for it since `begun`.
-    pub(super) async fn run(self: Arc<Self>, who: Identity, begun: Instant, delay: Duration) {
+    pub(super) async fn run(self: Arc<Self>, who: Identity, begun: Instant) {
         let mut vacate = Vacate { pool: &self, who: &who, outcome: Some(Err(PoolError::ShuttingDown)) };
         let came_up = tokio::select! {
-            came_up = self.bring_up(&who, delay) => came_up,
+            came_up = self.bring_up(&who) => came_up,
             () = self.closing.cancelled() => Err(PoolError::ShuttingDown),
         };
         telemetry::spawned(came_up.as_ref().map(|_| begun.elapsed()));
@@ -98,17 +98,12 @@ impl PerUser {
     }
 
     /// A process that is ready, its mark, and its place among the processes.
-    async fn bring_up(
-        &self,
-        who: &Identity,
-        mut delay: Duration,
-    ) -> Result<(Process, Mark, OwnedSemaphorePermit), PoolError> {
+    async fn bring_up(&self, who: &Identity) -> Result<(Process, Mark, OwnedSemaphorePermit), PoolError> {
         let begun = Instant::now();
         let timeout = |phase| PoolError::StartTimeout { phase, after: begun.elapsed() };
         let room = tokio::time::timeout(self.launcher.start_timeout, self.room.clone().acquire_owned());
         let permit = room.await.map_err(|_| timeout(Phase::Room))?.map_err(|_| PoolError::ShuttingDown)?;
         for attempt in 1.. {
-            tokio::time::sleep(delay).await;
             let mark = self.marks.mark();
             let error = match self.launcher.launch(who, mark.as_os_str()).await {
                 Ok(process) => return Ok((process, mark, permit)),
@@ -117,7 +112,7 @@ impl PerUser {
             drop(mark);
             self.strays.notify_one();
             let now = Instant::now();
-            delay = {
+            let delay = {
                 let mut slots = self.slots();
                 slots.died(who, Duration::ZERO, now);
                 slots.delay(who, now)
@@ -130,6 +125,7 @@ impl PerUser {
                 return Err(PoolError::Launch { cause, attempts: attempt, after });
             }
             debug!(tenant = %who.tenant, user = %who.user, attempt, %error, "CLI process did not come up");
+            tokio::time::sleep(delay).await;
         }
         Err(PoolError::ShuttingDown)
     }

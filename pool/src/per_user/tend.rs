@@ -8,6 +8,7 @@ use std::{
 };
 
 use jetway_config::{Identity, TenantId};
+use tokio::time::timeout_at;
 use tracing::info;
 
 use super::{PerUser, Running, Ticket, ticket};
@@ -132,8 +133,13 @@ pub(super) async fn tend(pool: Arc<PerUser>) {
 
 /// Starts processes as soon as something makes that possible.
 pub(super) async fn move_line(pool: Arc<PerUser>) {
-    while pool.closing.run_until_cancelled(pool.moved.notified()).await.is_some() {
-        pool.advance(&mut pool.slots());
+    let mut due = None;
+    let moved = async |due: Option<Instant>| match due {
+        Some(due) => timeout_at(due.into(), pool.moved.notified()).await.unwrap_or(()),
+        None => pool.moved.notified().await,
+    };
+    while pool.closing.run_until_cancelled(moved(due)).await.is_some() {
+        due = pool.advance(&mut pool.slots());
     }
 }
 

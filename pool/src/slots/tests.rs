@@ -83,7 +83,9 @@ proptest! {
                     }).count();
                     // Who could start, and who makes room; or of whom nobody can make room.
                     let mut lacking = Vec::new();
-                    let first = line.iter().filter(|_| starting < STARTS).find_map(|m| {
+                    let waits = |m: &usize| slots.delay(&user(*m), now);
+                    let due = line.iter().filter(|m| starting < STARTS && !waits(m).is_zero()).map(|m| now + waits(m)).min();
+                    let first = line.iter().filter(|m| starting < STARTS && waits(m).is_zero()).find_map(|m| {
                         let live = |own: bool| model.iter().filter(|(o, s)| {
                             s.is_live() && (!own || tenant_of(**o) == tenant_of(*m))
                         }).count();
@@ -101,10 +103,8 @@ proptest! {
                         idlest.map(|idlest| (*m, Some(idlest)))
                     });
                     match (slots.next(now, |m| !left.contains(m), || n), first) {
-                        (Next::Start { who, delay, evicted, .. }, Some((m, idlest))) => {
+                        (Next::Start { who, evicted, .. }, Some((m, idlest))) => {
                             prop_assert_eq!(who, user(m));
-                            // Else they would not be in line; they have been for a while.
-                            prop_assert!(delay <= LONGEST);
                             prop_assert_eq!(evicted.is_some(), idlest.is_some());
                             if let Some(idlest) = idlest {
                                 let stopping = model.insert(idlest, Model::Stopping);
@@ -114,9 +114,9 @@ proptest! {
                             line.retain(|o| *o != m);
                             model.insert(m, Model::Starting { since: now });
                         }
-                        (Next::Nothing { short }, None) => {
-                            let short: Vec<_> = short.iter().map(|t| t.as_ref().map(|t| t.as_str())).collect();
-                            prop_assert_eq!(short, lacking);
+                        (Next::Nothing(lack), None) => {
+                            let short: Vec<_> = lack.short.iter().map(|t| t.as_ref().map(|t| t.as_str())).collect();
+                            prop_assert_eq!((short, lack.due), (lacking, due));
                         }
                         (_, expected) => prop_assert!(false, "expected {:?}", expected),
                     }
