@@ -30,7 +30,7 @@ test:                ## Everything that must hold: format, lints, docs, tests, S
 	$(call step,what the tests need,deploy/setup test)
 	$(MAKE) check
 	$(call step,unit and integration tests,cargo test --workspace)
-	$(MAKE) sdk http users-slice room-slice kills-slice fuzz-slice
+	$(MAKE) sdk http users-slice room-slice kills-slice density-slice fuzz-slice
 
 check:               ## Format, lints, docs
 	$(call step,format,cargo fmt --all --check)
@@ -86,6 +86,9 @@ bench-density:       ## 2,000 users, a process of their own for every turn, insi
 	deploy/setup demo
 	cargo build --release --bin jetway --bin scripted-model
 	node loadtest/scale/density.mjs $(ARGS)
+
+density-slice: binaries
+	$(call step,more users than fit in memory or start in time,node loadtest/scale/density.mjs --users 60 --budget-mb 800 --seconds 10 --rate 8 --profile debug)
 
 rolling:             ## 20 rolling restarts of CLI servers and gateways under load: 10,000 turns, none refused or lost
 	deploy/setup test

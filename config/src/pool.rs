@@ -110,7 +110,7 @@ pub struct Process {
     pub upstream_proxy: Option<HttpUrl>,
     /// What one user's processes may use.
     pub limits: ProcessLimits,
-    /// How long a process may take until it listens.
+    /// How long a process may take until it listens; and how long its user may wait for its turn to be started before that.
     pub start_timeout: Duration,
 }
 

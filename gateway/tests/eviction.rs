@@ -117,12 +117,34 @@ async fn an_idle_process_is_stopped_and_brought_back() {
     let Some(scene) = scene(name, "idle_timeout = \"1s\"").await else { return };
     let mut ada = scene.session("ada").await;
     ada.turn("chat", "first").await;
+    until_none(&scene).await;
+    assert_eq!(ada.turn("chat", "history").await, "History: first");
+}
+
+/// An application that ends leaves all its sessions: no process is started for one that rests.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_leaves_a_session_that_rests_wakes_nothing() {
+    let name = "who_leaves_a_session_that_rests_wakes_nothing";
+    let Some(scene) = scene(name, "idle_timeout = \"1s\"").await else { return };
+    let mut ada = scene.session("ada").await;
+    ada.turn("chat", "first").await;
+    until_none(&scene).await;
+    for method in ["session.detach", "session.destroy"] {
+        let answer = ada.call(method, json!({ "sessionId": "chat" })).await.unwrap();
+        assert_eq!((answer, scene.processes()), (json!({ "success": true }), 0), "{method}");
+        // It is there still.
+        scene.create(&mut ada, "chat").await;
+        assert_eq!(ada.turn("chat", "history").await.split(" |").next(), Some("History: first"));
+        until_none(&scene).await;
+    }
+}
+
+async fn until_none(scene: &Scene) {
     let deadline = Instant::now() + Duration::from_secs(10);
     while scene.processes() > 0 {
         assert!(Instant::now() < deadline, "the process stays");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    assert_eq!(ada.turn("chat", "history").await, "History: first");
 }
 
 #[tokio::test(flavor = "multi_thread")]

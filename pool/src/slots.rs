@@ -26,7 +26,7 @@ pub(crate) struct Slots<S, T> {
     /// How many may be starting at a time.
     starts: usize,
     slots: HashMap<Identity, Slot<S, T>>,
-    /// Those whose slots are waiting: first come, first served.
+    /// Those whose slots are waiting. Within a tenant it is first come, first served.
     line: VecDeque<Identity>,
     /// Users whose CLI died lately: forgotten by [`Slots::forget`].
     deaths: HashMap<Identity, Backoff>,
@@ -194,11 +194,15 @@ impl<S: Clone, T: Clone> Slots<S, T> {
     /// Whose turn it is, by their place in line, and who makes room for them; else why it is nobody's.
     fn pick(&self, now: Instant) -> Result<(usize, Option<Identity>), Lack> {
         let mut lack = Lack::default();
-        if self.starting(now) >= self.starts {
+        let starting = self.starting(now);
+        if starting.values().sum::<usize>() >= self.starts {
             return Err(lack);
         }
+        // Tenants that have fewest on their way first: however many of one come, others are next.
+        let mut order: Vec<_> = self.line.iter().enumerate().collect();
+        order.sort_by_key(|(_, who)| starting.get(&who.tenant));
         let live = self.live();
-        for (place, who) in self.line.iter().enumerate() {
+        for (place, who) in order {
             let delay = self.delay(who, now);
             if !delay.is_zero() {
                 lack.due = Some(lack.due.map_or(now + delay, |due| due.min(now + delay)));
@@ -398,19 +402,22 @@ impl<S: Clone, T: Clone> Slots<S, T> {
 
     /// How many there are of each tenant. One that is stopping makes room for somebody already, or is about to be gone.
     fn live(&self) -> HashMap<&TenantId, usize> {
-        let mut live = HashMap::new();
-        for (who, slot) in &self.slots {
-            if matches!(slot, Slot::Starting { .. } | Slot::Running { .. }) {
-                *live.entry(&who.tenant).or_default() += 1;
-            }
-        }
-        live
+        self.count(|slot| matches!(slot, Slot::Starting { .. } | Slot::Running { .. }))
     }
 
-    /// How many are starting. One that takes long is not counted any more: it may never be ready, and others are to be.
-    fn starting(&self, now: Instant) -> usize {
-        let young = |slot: &&Slot<S, T>| matches!(slot, Slot::Starting { since, .. } if now.saturating_duration_since(*since) < LONG_START);
-        self.slots.values().filter(young).count()
+    /// How many of each tenant are starting. One that takes long is not counted any more: it may never be ready, and
+    /// others are to be.
+    fn starting(&self, now: Instant) -> HashMap<&TenantId, usize> {
+        let young = |since: Instant| now.saturating_duration_since(since) < LONG_START;
+        self.count(|slot| matches!(slot, Slot::Starting { since, .. } if young(*since)))
+    }
+
+    fn count(&self, which: impl Fn(&Slot<S, T>) -> bool) -> HashMap<&TenantId, usize> {
+        let mut counts = HashMap::new();
+        for (who, _) in self.slots.iter().filter(|(_, slot)| which(slot)) {
+            *counts.entry(&who.tenant).or_default() += 1;
+        }
+        counts
     }
 
     /// Whose processes leave none for `who`. Within a tenant that has all it may have its own make room, which is room

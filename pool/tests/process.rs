@@ -259,7 +259,7 @@ async fn a_crowd_is_started_in_turn() {
             tokio::spawn(async move { pool.home(&who(&format!("acme/user-{n}")), MANY).await })
         })
         .collect();
-    let mut seen = 0;
+    let (mut seen, begun) = (0, Instant::now());
     until("all are up", || {
         let states: Vec<_> = pool.status().into_iter().map(|row| row.state).collect();
         let starting = states.iter().filter(|s| **s == ServerState::Starting).count();
@@ -267,7 +267,9 @@ async fn a_crowd_is_started_in_turn() {
         states.iter().filter(|s| **s == ServerState::Up).count() == 20
     })
     .await;
-    assert!((1..=most).contains(&seen), "{seen} at a time");
+    // Starts that take longer than two seconds do not count, so on a machine that slow there may be more.
+    let slow = begun.elapsed() >= Duration::from_secs(2);
+    assert!(seen >= 1 && (seen <= most || slow), "{seen} at a time");
     for caller in callers {
         caller.await.unwrap().unwrap();
     }

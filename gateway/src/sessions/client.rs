@@ -381,6 +381,19 @@ impl Client {
         lock(&self.dormant).keys().cloned().collect()
     }
 
+    /// Leaves a session that sleeps without waking it. Returns whether it did: nothing of it may be under way.
+    pub(crate) fn leave_asleep(&self, session: &Arc<Session>) -> bool {
+        // Whoever holds it brings a session back.
+        let Ok(_one) = self.reviving.try_lock() else { return false };
+        let sleeps = self.dormant(&session.key.id).is_some_and(|route| !route.is_hopeful());
+        if !sleeps || session.is_running() {
+            return false;
+        }
+        self.give_up(session);
+        self.awake(&session.key.id);
+        true
+    }
+
     /// A session's client attaches it again itself.
     pub(crate) fn awake(&self, id: &SessionId) {
         forget(&mut lock(&self.dormant), id);

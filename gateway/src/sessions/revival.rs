@@ -137,6 +137,11 @@ impl Route {
         self.since().hope = Some(hope);
     }
 
+    /// Whether its client has lost a turn that may go on yet.
+    pub(crate) fn is_hopeful(&self) -> bool {
+        self.since().hope.is_some()
+    }
+
     /// Notes whether tools that its client brought are left out.
     pub(crate) fn withhold(&self, withheld: bool) {
         self.since().withheld = withheld;

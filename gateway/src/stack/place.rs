@@ -99,6 +99,13 @@ async fn find_and_forward(mut call: Call) -> Result<Accepted, Refusal> {
         {
             return Ok(Accepted::Told(last));
         }
+        if let Target::Session(session) = &call.target
+            && detaches(call.method.name)
+            && call.client.leave_asleep(session)
+        {
+            // No process is started for that: people whose applications end together would have all of them started.
+            return Ok(Accepted::Answered(r#"{"success":true}"#));
+        }
         let attaches = attaches(call.method);
         let mut spot = None;
         let leg = match &call.target {
@@ -209,7 +216,7 @@ fn prepare(call: &mut Call, leg: &Arc<Leg>) -> Result<Then, Refusal> {
         note_answer(call, &session);
     }
     Ok(match call.method.name {
-        "session.detach" | "session.destroy" => {
+        name if detaches(name) => {
             call.client.give_up(&session);
             Then::Detach(session)
         }
@@ -251,13 +258,16 @@ fn answers(method: &Method) -> bool {
     method.name.contains(".handlePending")
 }
 
+/// Whether a method has its client leave a session, and nothing else.
+fn detaches(method: &str) -> bool {
+    ["session.detach", "session.destroy"].contains(&method)
+}
+
 /// Whether a method ends what its sessions do.
 fn ends(method: &str) -> bool {
-    let (leaves, removes) = (
-        ["session.detach", "session.destroy", "session.abort", "sessions.close"],
-        ["session.delete", "sessions.delete", "sessions.bulkDelete"],
-    );
-    leaves.contains(&method) || removes.contains(&method)
+    let (stops, removes) =
+        (["session.abort", "sessions.close"], ["session.delete", "sessions.delete", "sessions.bulkDelete"]);
+    detaches(method) || stops.contains(&method) || removes.contains(&method)
 }
 
 /// The sessions at hand that the call names: [`own`](super::own) has seen to it that its caller may.

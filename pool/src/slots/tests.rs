@@ -78,14 +78,18 @@ proptest! {
                                 && tenant.is_none_or(|tenant| tenant_of(*m) == tenant) => Some((*used, user(*m), *m)),
                         _ => None,
                     }).min().map(|(_, _, m)| m);
-                    let starting = model.values().filter(|s| {
+                    let starts = |tenant: Option<&str>| model.iter().filter(|(m, s)| {
                         matches!(s, Model::Starting { since } if now.duration_since(*since) < LONG_START)
+                            && tenant.is_none_or(|tenant| tenant_of(**m) == tenant)
                     }).count();
+                    let starting = starts(None);
+                    let of = |count: usize| line.iter().copied().filter(move |m| starts(Some(tenant_of(*m))) == count);
+                    let order: Vec<_> = (0..=STARTS).flat_map(of).collect();
                     // Who could start, and who makes room; or of whom nobody can make room.
                     let mut lacking = Vec::new();
                     let waits = |m: &usize| slots.delay(&user(*m), now);
-                    let due = line.iter().filter(|m| starting < STARTS && !waits(m).is_zero()).map(|m| now + waits(m)).min();
-                    let first = line.iter().filter(|m| starting < STARTS && waits(m).is_zero()).find_map(|m| {
+                    let due = order.iter().filter(|m| starting < STARTS && !waits(m).is_zero()).map(|m| now + waits(m)).min();
+                    let first = order.iter().filter(|m| starting < STARTS && waits(m).is_zero()).find_map(|m| {
                         let live = |own: bool| model.iter().filter(|(o, s)| {
                             s.is_live() && (!own || tenant_of(**o) == tenant_of(*m))
                         }).count();
