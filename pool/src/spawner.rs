@@ -108,7 +108,8 @@ mod in_child {
         let parent = getpid();
         let in_child = move || {
             prctl::set_pdeathsig(Signal::SIGKILL)?;
-            rustix::process::nice(NICER)?;
+            // A host that does not let it has them as equals.
+            let _ = rustix::process::nice(NICER);
             for entrance in &entrances {
                 write(entrance, b"0")?;
             }
