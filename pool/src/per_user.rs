@@ -250,7 +250,6 @@ impl PerUser {
                 Next::Nothing(lack) => break lack,
             }
         };
-        telemetry::waiting(slots.waiting());
         self.short.send_if_modified(|last| {
             // Said again, even if it is the same: one more may be wanted.
             let news = !short.is_empty() || !last.is_empty();

@@ -149,7 +149,7 @@ impl<S: Clone, T: Clone> Slots<S, T> {
             }
             None => {}
         }
-        let delay = self.deaths.get(who).map_or(Duration::ZERO, |b| b.remaining(now));
+        let delay = self.delay(who, now);
         if delay > longest_delay {
             return Want::Backoff { failures: self.deaths[who].failures(), remaining: delay };
         }
@@ -194,6 +194,10 @@ impl<S: Clone, T: Clone> Slots<S, T> {
     /// Whose turn it is, by their place in line, and who makes room for them; else why it is nobody's.
     fn pick(&self, now: Instant) -> Result<(usize, Option<Identity>), Lack> {
         let mut lack = Lack::default();
+        // The usual case, with every end of an attachment, does not look at all slots.
+        if self.line.is_empty() {
+            return Err(lack);
+        }
         let starting = self.starting(now);
         if starting.values().sum::<usize>() >= self.starts {
             return Err(lack);
@@ -225,11 +229,6 @@ impl<S: Clone, T: Clone> Slots<S, T> {
     pub(crate) fn held(&self, who: &Identity) -> Option<Held> {
         let Slot::Waiting { .. } = self.slots.get(who)? else { return None };
         Some(self.crowded(who, &self.live()).map_or(Held::Behind, Held::Full))
-    }
-
-    /// How many are in line.
-    pub(crate) fn waiting(&self) -> usize {
-        self.line.len()
     }
 
     /// Nobody is started any more; whom to tell.

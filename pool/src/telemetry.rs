@@ -14,7 +14,6 @@ use crate::{
 const SPAWNS: &str = "jetway_spawns_total";
 const SPAWN_SECONDS: &str = "jetway_spawn_seconds";
 const PROCESSES: &str = "jetway_processes";
-const WAITING: &str = "jetway_processes_waiting";
 const STOPS: &str = "jetway_process_stops_total";
 const MEMORY: &str = "jetway_processes_memory_bytes";
 const MEMORY_BUDGET: &str = "jetway_processes_memory_budget_bytes";
@@ -27,7 +26,6 @@ pub fn describe() {
     describe_counter!(SPAWNS, Unit::Count, "CLI processes started, by outcome");
     describe_histogram!(SPAWN_SECONDS, Unit::Seconds, "From the need for a CLI process until it is ready");
     describe_gauge!(PROCESSES, Unit::Count, "CLI processes that are ready");
-    describe_gauge!(WAITING, Unit::Count, "Users in line for their CLI process");
     describe_counter!(STOPS, Unit::Count, "CLI processes that ended, by reason");
     describe_gauge!(MEMORY, Unit::Bytes, "Memory that CLI processes hold, what they share counted once");
     describe_gauge!(MEMORY_BUDGET, Unit::Bytes, "Memory that they may hold");
@@ -57,10 +55,6 @@ pub(crate) fn stopped(gone: &Gone) {
     };
     counter!(STOPS, "reason" => reason).increment(1);
     gauge!(PROCESSES).decrement(1.0);
-}
-
-pub(crate) fn waiting(count: usize) {
-    gauge!(WAITING).set(count as f64);
 }
 
 pub(crate) fn memory(used: u64, budget: u64) {
